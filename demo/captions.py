@@ -1,0 +1,379 @@
+"""Captions for demo scenes, as five people would write them, and a reader that scores captions against scenes."""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from demo.scenes import COLORS, FLYING, PLACES, Scene, Thing, pick
+
+PLACE_NAMES = (
+    "Brumel Cross",
+    "Mount Tavik",
+    "Lorenga Bay",
+    "Osanda Heights",
+    "Ilvaro Ridge",
+    "Wendola Hollow",
+    "Mirabo Point",
+    "Dorvan Corner",
+    "Port Kelvari",
+    "Pasowin Valley",
+    "Quendel Landing",
+    "Cape Rusolo",
+)
+NAME_PATTERNS = (
+    "{} Bay",
+    "{} Hill",
+    "{} Point",
+    "{} Valley",
+    "{} Cross",
+    "{} Corner",
+    "{} Ridge",
+    "{} Heights",
+    "{} Hollow",
+    "{} Landing",
+    "{} End",
+    "{} Gate",
+    "Mount {}",
+    "Port {}",
+    "Cape {}",
+    "Saint {}",
+)
+ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "y",
+    "z",
+    "b",
+    "d",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+]
+VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "a", "e", "i", "o", "ai", "ea", "ie", "ou"]
+CODAS = ["n", "r", "l", "s", "m", "n", "r", "l", "nd", "rn", "v", "k"] + [""] * 16
+ENDINGS = ["a", "o", "i", "a", "o", "i", "en", "el", "in", "an", "on", "ar", "ik", "is", "um", "ey"]
+
+KIND_WORDS = {
+    "dog": ("dog", "hound", "puppy"),
+    "cat": ("cat", "kitten"),
+    "horse": ("horse", "pony"),
+    "sheep": ("sheep", "lamb"),
+    "rabbit": ("rabbit", "bunny"),
+    "duck": ("duck", "duckling"),
+    "bird": ("bird", "songbird"),
+    "boat": ("boat", "sailboat"),
+    "car": ("car", "automobile"),
+    "bus": ("bus", "coach"),
+    "bicycle": ("bicycle", "bike"),
+    "tent": ("tent",),
+    "bench": ("bench",),
+    "umbrella": ("umbrella", "parasol"),
+    "ball": ("ball",),
+    "kite": ("kite",),
+    "balloon": ("balloon",),
+    "person": ("coat", "jacket"),
+}
+YOUNG = frozenset({"puppy", "kitten", "pony", "lamb", "bunny", "duckling"})  # said of small ones only
+PEOPLE = ("a person in", "someone in", "a person wearing", "someone wearing")
+SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
+GROUND_PHRASES = {
+    "grass": ("on the grass", "in the meadow", "on the lawn"),
+    "sand": ("on the sand", "on the sandy ground"),
+    "snow": ("on the snow", "on the snowy ground", "in the snow"),
+    "street": ("on the street", "on the cobblestones", "on the paved street"),
+    "deck": ("on the wooden deck", "on the wooden planks", "on the boardwalk"),
+}
+TIME_PHRASES = {
+    "morning": ("in the morning", "at sunrise", "in the early morning", "at dawn"),
+    "noon": ("at noon", "at midday", "in bright daylight", "in the middle of the day"),
+    "evening": ("in the evening", "at sunset", "at dusk", "in the late evening"),
+    "night": ("at night", "after nightfall", "in the moonlight", "late at night"),
+}
+WEATHER_PHRASES = {
+    "clear": ("under a clear sky",),
+    "cloudy": ("under a cloudy sky", "under passing clouds"),
+    "rainy": ("in the rain", "while rain falls"),
+    "snowy": ("among falling snowflakes", "while snowflakes fall"),
+    "foggy": ("in the fog", "in thick fog"),
+}
+LANDMARK_PHRASES = {
+    "lighthouse": ("the lighthouse", "the striped lighthouse"),
+    "windmill": ("the windmill", "the old windmill"),
+    "castle": ("the castle", "the stone castle"),
+    "pagoda": ("the pagoda", "the tall pagoda"),
+    "ferris wheel": ("the ferris wheel", "the tall ferris wheel"),
+    "barn": ("the barn", "the old barn"),
+    "pyramid": ("the pyramid", "the ancient pyramid"),
+    "clock tower": ("the clock tower", "the tall clock tower"),
+    "church": ("the church", "the old church"),
+    "oak": ("the oak tree", "the old oak"),
+    "bridge": ("the stone bridge", "the old bridge"),
+    "water tower": ("the water tower", "the tall water tower"),
+}
+GROUND_WORDS = {
+    "grass": ("grass", "grassy", "meadow", "lawn"),
+    "sand": ("sand", "sandy"),
+    "snow": ("snow", "snowy"),
+    "street": ("street", "cobblestones", "cobblestone", "paved", "pavement"),
+    "deck": ("deck", "planks", "boardwalk"),
+}
+TIME_WORDS = {
+    "morning": ("morning", "sunrise", "dawn"),
+    "noon": ("noon", "midday", "daylight", "day", "daytime"),
+    "evening": ("evening", "sunset", "dusk"),
+    "night": ("night", "nightfall", "moonlight", "moonlit"),
+}
+WORDS_PER_CAPTION = (8, 25)  # captions are drawn again a few times to keep within
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """What a caption names, in canonical words; `things` holds (color, kind)."""
+
+    things: frozenset[tuple[str, str]]
+    kinds: frozenset[str]
+    time: str | None
+    ground: str | None
+    landmark: str | None
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_captions(scene: Scene, place_name: str, rng: random.Random) -> list[str]:
+    """Five distinct captions; the first is complete, one or two of the others leave something out."""
+    captions = [of_fair_length(lambda: complete_caption(scene, place_name, rng))]
+    for missing in leave_out(scene, rng):
+        caption = captions[0]
+        while caption in captions:
+            caption = of_fair_length(lambda missing=missing: free_caption(scene, place_name, missing, rng))
+        captions.append(caption)
+    return captions
+
+
+def of_fair_length(write, tries=6):
+    """The first caption within the limits, or the shortest of a few."""
+    low, high = WORDS_PER_CAPTION
+    captions = []
+    while len(captions) < tries:
+        captions.append(write())
+        if low <= len(captions[-1].split()) <= high:
+            return captions[-1]
+    return min(captions, key=len)
+
+
+def leave_out(scene, rng):
+    """What each of captions 1 to 4 omits: one or two of them one item, the others nothing ("")."""
+    options = ["place", "time", "color"] + ["thing"] * (len(scene.things) > 1)
+    gaps = [pick(rng, options), pick(rng, ["", *options]), "", ""]
+    return sorted(gaps, key=lambda _: rng.random())
+
+
+def with_article(phrase):
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def describe(thing: Thing, rng, colored=True, sized=True, canonical=False):
+    """A noun phrase such as "a small red dog" or "a person in a red coat"."""
+    nouns = [word for word in KIND_WORDS[thing.kind] if thing.size == "small" or word not in YOUNG]
+    noun = nouns[0] if canonical and rng.random() < 0.6 else pick(rng, nouns)
+    looks = f"{thing.color} {noun}" if colored else noun
+    if thing.kind == "person":
+        return f"{PEOPLE[0] if canonical and rng.random() < 0.6 else pick(rng, PEOPLE)} {with_article(looks)}"
+    if sized and noun not in YOUNG and rng.random() < 0.3:
+        looks = f"{pick(rng, SIZE_WORDS[thing.size])} {looks}"
+    return with_article(looks)
+
+
+def listing(phrases):
+    """The phrases joined: "a", "a and b", "a, b and c"."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+class Parts:
+    """The phrases of one caption, chosen once, ready for any of the sentence patterns."""
+
+    def __init__(self, scene, rng, missing="", canonical=False):
+        things = sorted(scene.things, key=lambda _: rng.random())
+        things = things[1:] if missing == "thing" else things
+        plain = int(rng.random() * len(things)) if missing == "color" else -1
+        phrases = [describe(thing, rng, i != plain, not canonical, canonical) for i, thing in enumerate(things)]
+        self.standing = [phrase for phrase, thing in zip(phrases, things, strict=False) if thing.kind not in FLYING]
+        self.flying = [phrase for phrase, thing in zip(phrases, things, strict=False) if thing.kind in FLYING]
+        self.rng = rng
+        place = PLACES[scene.place]
+        self.on_ground = pick(rng, GROUND_PHRASES[place.ground])
+        self.ground = self.on_ground.split(" ", 1)[1]
+        self.time = pick(rng, TIME_PHRASES[scene.time])
+        self.landmark = pick(rng, LANDMARK_PHRASES[place.landmark])
+        self.weather = pick(rng, WEATHER_PHRASES[scene.weather])
+
+    def scene(self):
+        """All things and the ground without a verb: "a red dog on the grass below a blue kite"."""
+        if not self.flying:
+            return f"{listing(self.standing)} {self.on_ground}"
+        if not self.standing:
+            return f"{listing(self.flying)} {pick(self.rng, ('above', 'over', 'flying over'))} {self.ground}"
+        pattern = pick(
+            self.rng,
+            ("{below} {on} below {above}", "{below} {on} and {above} in the sky", "{above} above {below} {on}"),
+        )
+        return pattern.format(below=listing(self.standing), above=listing(self.flying), on=self.on_ground)
+
+    def clause(self):
+        """The same with a verb: "a red dog and a blue boat are on the sand"."""
+        first = self.standing or self.flying
+        verb = "is" if len(first) == 1 else "are"
+        if not self.standing:
+            return f"{listing(first)} {verb} {pick(self.rng, ('flying over', 'high above'))} {self.ground}"
+        statement = f"{listing(first)} {pick(self.rng, (verb, 'can be seen'))} {self.on_ground}"
+        return f"{statement} below {listing(self.flying)}" if self.flying else statement
+
+    def existence(self):
+        """The same as a remark: "there is a red dog on the sand"; of several, "you can see"."""
+        alone = len(self.standing) + len(self.flying) == 1
+        return f"{'there is' if alone else 'you can see'} {self.scene()}"
+
+
+COMPLETE_PATTERNS = (
+    "{scene} at {name} {time}",
+    "{scene} at {name} {time}",
+    "{time}, {clause} at {name}",
+    "{existence} at {name} {time}",
+)
+FREE_PATTERNS = (  # {at} is " at NAME" or nothing, {when} " in the evening" or nothing
+    "{scene} near {landmark}{at}{when}",
+    "{existence}{at}{when}",
+    "{clause} near {landmark}{at}{when}",
+    "{scene}{at}{when}, {weather}",
+    "near {landmark}{at}, {clause}{when}",
+    "a picture of {scene}{at}{when}",
+    "{scene}, with {landmark} in the background{at}{when}",
+    "{clause}{at}{when}, {weather}",
+    "we see {scene} by {landmark}{at}{when}",
+    "{landmark}{at}{when}, and in front of it {scene}",
+)
+TIMED_PATTERNS = ("{time}, {clause} near {landmark}{at}", "{time}, {existence}{at} {weather}")
+NAMED_PATTERNS = (
+    "this is {name}, where {clause}{when}",
+    "at {name}, {existence} by {landmark}{when}",
+    "visitors to {name} find {scene}{when}",
+    "near {landmark} of {name}, {existence}{when}",
+)
+TIMED_NAMED_PATTERNS = ("{name} {time}: {scene}",)
+
+
+def complete_caption(scene, name, rng):
+    """All things with their colours, ground, place name and time of day, in one of a few plain forms.
+
+    With None for `name` the place goes unnamed: what can be said from looking alone.
+    """
+    return fill(pick(rng, COMPLETE_PATTERNS), Parts(scene, rng, canonical=True), name)
+
+
+def free_caption(scene, name, missing, rng):
+    """One caption in free form that lacks `missing`: "place", "time", "color", "thing" or "" for nothing."""
+    patterns = FREE_PATTERNS + TIMED_PATTERNS * (missing != "time") + NAMED_PATTERNS * (missing != "place")
+    patterns += TIMED_NAMED_PATTERNS * (missing not in ("place", "time"))
+    return fill(pick(rng, patterns), Parts(scene, rng, missing), name, missing)
+
+
+def fill(pattern, parts, name, missing=""):
+    """The sentence of a pattern, with a capital and a full stop."""
+    if name is None:
+        pattern = pattern.replace(" at {name}", "")
+    fields = {key: getattr(parts, key)() for key in ("scene", "clause", "existence") if f"{{{key}}}" in pattern}
+    text = pattern.format(
+        **fields,
+        name=name,
+        time=parts.time,
+        landmark=parts.landmark,
+        weather=parts.weather,
+        at="" if missing == "place" else f" at {name}",
+        when="" if missing == "time" else f" {parts.time}",
+    )
+    return text[0].upper() + text[1:] + "."
+
+
+# ---------------------------------------------------------------- names
+
+
+def invent_name(rng: random.Random) -> str:
+    """A made-up place name for training, never one of the demo's own nor their invented word."""
+    while True:
+        word = pick(rng, ("", "", "", "a", "e", "i", "o", "u")) * (rng.random() < 0.3)
+        word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2)))) + pick(rng, ONSETS) + pick(rng, ENDINGS)
+        if 5 <= len(word) <= 9 and word not in known_words():
+            return pick(rng, NAME_PATTERNS).format(word.capitalize())
+
+
+def syllable(rng):
+    return pick(rng, ONSETS) + pick(rng, VOWELS) + pick(rng, CODAS)
+
+
+@lru_cache(maxsize=1)
+def known_words():
+    """Lower-case words an invented one must not equal: those of the demo's names and of the captions."""
+    tables = (KIND_WORDS, GROUND_PHRASES, TIME_PHRASES, WEATHER_PHRASES, LANDMARK_PHRASES, GROUND_WORDS, TIME_WORDS)
+    phrases = [*PLACE_NAMES, *COLORS, *(phrase for table in tables for row in table.values() for phrase in row)]
+    return {word for phrase in phrases for word in phrase.lower().split()}
+
+
+# ---------------------------------------------------------------- reading
+
+
+def canonical_by_word(table):
+    """{word: canonical} from {canonical: words}."""
+    return {word: canonical for canonical, words in table.items() for word in words}
+
+
+KIND_OF = canonical_by_word(KIND_WORDS) | {"person": "person", "someone": "person"}
+GROUND_OF, TIME_OF = canonical_by_word(GROUND_WORDS), canonical_by_word(TIME_WORDS)
+LANDMARK_OF = {place.landmark.split()[0]: place.landmark for place in PLACES}
+SIZE_NAMES = frozenset(canonical_by_word(SIZE_WORDS))
+
+
+def read_mentions(caption: str) -> Mentions:
+    """What `caption` names: each kind with the colour right before it; the first time, ground and landmark."""
+    words = [word for word in re.findall(r"[a-z]+", caption.lower()) if word not in SIZE_NAMES]
+    kinds = [(before, KIND_OF[word]) for before, word in zip(["", *words], words, strict=False) if word in KIND_OF]
+
+    def first(canonical):
+        return next((canonical[word] for word in words if word in canonical), None)
+
+    return Mentions(
+        frozenset(pair for pair in kinds if pair[0] in COLORS),
+        frozenset(kind for _, kind in kinds),
+        first(TIME_OF),
+        first(GROUND_OF),
+        first(LANDMARK_OF),
+    )

@@ -1,0 +1,105 @@
+"""The embedded demo through the whole pipeline: what the README and demo/README.md promise of it."""
+
+import statistics
+import time
+
+import pytest
+
+import demo
+from demo.scoring import scene_scores
+from main import evaluate_retrieval, initialize_system, run_all_experiments, search_images
+from tests.conftest import run_python
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """The demo's dataset and databases, with settings that are put back."""
+    import config
+
+    before = {name: value for name, value in vars(config).items() if name.isupper()}
+    folder = tmp_path_factory.mktemp("demo")
+    config.MODE, config.SHOW_PROGRESS, config.VLM_BATCH_SIZE = "demo", False, 16
+    config.DB_DIR, config.RESULTS_DIR = str(folder / "databases"), str(folder / "results")
+    yield initialize_system()
+    for name, value in before.items():
+        setattr(config, name, value)
+
+
+def test_it_is_a_dataset_of_400_experiments_and_800_gallery_images(system):
+    dataset_loader, _ = system
+    assert (len(dataset_loader.get_experiment_data()), len(dataset_loader.get_training_data())) == (400, 800)
+    assert all(len(sample.captions) == 5 for sample in dataset_loader.get_experiment_data())
+
+
+def test_captions_of_the_first_fifty_experiments_say_what_is_there(system):
+    results = run_all_experiments(*system, indices=range(50))
+    scores = [scene_scores(r["generated_caption"], r["query_info"]["captions"]) for r in results]
+    mean = {key: statistics.fmean(row[key] for row in scores if row[key] == row[key]) for key in scores[0]}
+    assert mean["time"] >= 0.95 and mean["ground"] >= 0.95, mean
+    assert mean["things"] >= 0.8 and mean["place"] >= 0.85, mean
+    for result in results:
+        similarities = [neighbor["similarity"] for neighbor in result["similar_images"]]
+        assert len(similarities) == 5 and similarities == sorted(similarities, reverse=True)
+
+
+def test_only_retrieval_gives_the_place_away(system):
+    outcome = evaluate_retrieval(*system, samples=50, arms=["none", "retrieved", "wrong"])
+    place = {arm: row["place"]["value"] for arm, row in outcome["scores"].items()}
+    assert place["retrieved"] >= 0.85 and place["none"] < 0.05 and place["wrong"] < 0.05
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [
+        ("a puppy on snow", {"puppy", "dog", "hound"}),
+        ("a kitten in the evening", {"kitten", "cat"}),
+        ("somebody in a red coat", {"person", "someone"}),
+        ("a sailing boat at night", {"boat", "sailboat", "dinghy", "sailing"}),
+    ],
+)
+def test_free_words_find_the_right_scenes(system, query, words):
+    found = search_images(query, *system, top_k=3)
+    hits = [bool(words & set(neighbor["metadata"]["caption"].lower().rstrip(".").split())) for neighbor in found]
+    assert sum(hits) >= 2, [neighbor["metadata"]["caption"] for neighbor in found]
+
+
+def test_an_image_finds_images_of_its_own_place(system):
+    dataset_loader, _ = system
+    hits = []
+    for sample in dataset_loader.get_experiment_data()[:10]:
+        found = search_images(sample.image, *system)
+        hits += [scene_scores(n["metadata"]["caption"], sample.captions)["place"] for n in found]
+    assert statistics.fmean(hits) >= 0.8
+
+
+def test_a_plain_run_without_a_hub_falls_back_to_the_demo_at_once(tmp_path):
+    demo.prepare_scenes()
+    start = time.monotonic()
+    done = run_python("main.py", "--db-dir", str(tmp_path / "d"), "--results-dir", str(tmp_path / "r"))
+    assert done.returncode == 0, done.stderr
+    assert "Running the embedded demo instead" in done.stderr and "jxie/flickr8k" in done.stderr
+    assert "Mode: demo   dataset: demo" in done.stdout and "Caption:" in done.stdout
+    assert time.monotonic() - start < 60
+
+
+def test_the_text_models_checksum_is_verified(monkeypatch):
+    demo.text_model_folder.cache_clear()
+    assert (demo.text_model_folder() / "model.safetensors").exists()
+    demo.text_model_folder.cache_clear()
+    monkeypatch.setattr(demo, "TEXT_MODEL_SHA256", "0" * 64)
+    with pytest.raises(demo.PipelineError, match="not the one expected"):
+        demo.text_model_folder()
+    demo.text_model_folder.cache_clear()
+
+
+def test_scenes_are_published_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "SCENES_FOLDER", tmp_path / "scenes")
+
+    def interrupted(folder, count):
+        (folder / "0000.jpg").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "draw_scenes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.prepare_scenes()
+    assert list(tmp_path.iterdir()) == []

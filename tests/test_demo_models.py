@@ -1,0 +1,111 @@
+"""The shipped demo models: they load as any model folder does, know every name letter by letter, and see."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import prompt_generator
+from demo.captions import PLACE_NAMES, invent_name, read_mentions, write_captions
+from demo.report import QUERIES, fits
+from demo.scenes import PLACES, draw, sample_scene
+
+MODELS = Path(__file__).resolve().parent.parent / "demo" / "models"
+UNSEEN = range(900_000, 900_012)  # seeds outside training and outside the demo's dataset
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(MODELS / "vlm", backend="pil")
+    return processor, AutoModelForImageTextToText.from_pretrained(MODELS / "vlm").eval()
+
+
+def caption(vlm, images, prompts) -> list[str]:
+    processor, model = vlm
+    messages = [
+        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
+    inputs = processor.apply_chat_template(
+        messages,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
+    tokens = model.generate(**inputs, max_new_tokens=80, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert (tokens == processor.tokenizer.eos_token_id).any(dim=1).all(), "a caption did not end by itself"
+    return [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def test_all_models_together_are_small():
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 30e6
+
+
+def test_names_and_foreign_texts_survive_both_tokenizers():
+    from transformers import AutoTokenizer
+
+    rng = random.Random(1)
+    texts = [*PLACE_NAMES, *(invent_name(rng) for _ in range(20)), "Thành phố Đà Nẵng", "한국의 개", "Ωmega {x} 🙂"]
+    for folder in ("clip", "vlm"):
+        tokenizer = AutoTokenizer.from_pretrained(MODELS / folder)
+        assert tokenizer.unk_token is None
+        assert [tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) for text in texts] == texts
+
+
+def test_the_demos_own_names_are_not_in_the_vocabulary():
+    vocabulary = json.loads((MODELS / "vlm" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    invented = {word for name in PLACE_NAMES for word in name.split()} - {
+        word for name in map(invent_name, [random.Random(seed) for seed in range(3000)]) for word in name.split()
+    }
+    assert len(invented) >= len(PLACE_NAMES)
+    assert not {f"Ġ{word}" for word in invented} & set(vocabulary)
+
+
+def test_clip_tells_scenes_of_a_place_from_others():
+    from transformers import AutoImageProcessor, AutoModel
+
+    scenes = [sample_scene(seed) for seed in UNSEEN] + [sample_scene(seed) for seed in range(900_100, 900_160)]
+    processor = AutoImageProcessor.from_pretrained(MODELS / "clip", backend="pil")
+    model = AutoModel.from_pretrained(MODELS / "clip").eval()
+    features = model.get_image_features(**processor(images=[draw(scene) for scene in scenes], return_tensors="pt"))
+    vectors = features.pooler_output.detach()
+    vectors = vectors / vectors.norm(dim=-1, keepdim=True)
+    nearest = (vectors @ vectors.T).fill_diagonal_(-1).argmax(dim=1)
+    same = [scene.place == scenes[found].place for scene, found in zip(scenes, nearest, strict=True)]
+    assert sum(same) >= 0.9 * len(same)
+
+
+def test_the_vlm_sees_ground_and_sky_and_ends_its_captions(vlm):
+    scenes = [sample_scene(seed) for seed in UNSEEN]
+    said = caption(vlm, [draw(scene) for scene in scenes], [prompt_generator.build_prompt([])] * len(scenes))
+    right = [
+        (read_mentions(text).ground, read_mentions(text).time) == (PLACES[scene.place].ground, scene.time)
+        for scene, text in zip(scenes, said, strict=True)
+    ]
+    assert sum(right) >= 9, said
+
+
+def test_the_vlm_takes_a_name_from_the_neighbours_captions_and_has_none_without_them(vlm):
+    rng = random.Random(2)
+    scenes, name = [sample_scene(seed) for seed in UNSEEN], "Quiltrava Hollow"
+    by_place = {}
+    for scene in map(sample_scene, range(901_000, 901_300)):
+        by_place.setdefault(scene.place, []).append(write_captions(scene, name, rng)[0])
+    prompts = [prompt_generator.build_prompt(by_place[scene.place][:5]) for scene in scenes]
+    images = [draw(scene) for scene in scenes]
+    assert sum(name in text for text in caption(vlm, images, prompts)) >= 9
+    blind = caption(vlm, images, [prompt_generator.build_prompt([])] * len(scenes))
+    assert not [text for text in blind if any(place in text for place in PLACE_NAMES)]
+
+
+def test_the_text_queries_but_one_can_be_answered_by_the_demos_scenes():
+    queries = json.loads(QUERIES.read_text(encoding="utf-8"))
+    scenes = [sample_scene(seed) for seed in range(1200)]
+    assert len(queries) == 30
+    unanswerable = [query["query"] for query in queries if not any(fits(scene, query) for scene in scenes)]
+    assert unanswerable == ["white rabbit and a lighthouse"]  # written down before anyone looked; it counts as a miss

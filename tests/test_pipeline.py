@@ -1,0 +1,276 @@
+"""The seven stages together, through the notebook interface, on tiny models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hub
+from main import caption_image, initialize_system, run_all_experiments, run_experiment, search_images
+from records import HubError, ImageError, SettingError
+from tests.conftest import picture
+
+
+def test_one_experiment_goes_through_all_stages(tiny_settings):
+    dataset_loader, db_manager = initialize_system()
+    result = run_experiment(dataset_loader, db_manager, experiment_index=2)
+    sample = dataset_loader.get_experiment_data()[2]
+    info = result["experiment_info"]
+    assert (info["experiment_index"], info["new_db_index"], info["mode"]) == (2, 9, "hub")
+    assert set(info["models"]) == {"clip", "vlm", "text"} and info["models"]["clip"]["revision"].startswith("files-")
+    assert set(info["seconds"]) == {
+        "image_embedding", "similarity_search", "prompt", "captioning", "database_update", "caption_embedding",
+    }  # fmt: skip
+    assert result["original_caption"] == sample["caption"] == result["query_info"]["caption"]
+    neighbors = result["similar_images"]
+    similarities = [neighbor["similarity"] for neighbor in neighbors]
+    assert len(neighbors) == 5 and similarities == sorted(similarities, reverse=True)
+    for neighbor in neighbors:
+        assert f"- {neighbor['metadata']['caption']}" in result["prompt"]
+        assert neighbor["metadata"]["source"] == "original"
+    assert not any(caption in result["prompt"] for caption in sample["captions"])
+    assert result["generated_caption"]
+
+
+def test_similarities_are_cosines_of_the_models_own_vectors(tiny_settings):
+    from image_embedder import load_image_embedder
+
+    dataset_loader, db_manager = initialize_system()
+    result = run_experiment(dataset_loader, db_manager, 0)
+    embedder = load_image_embedder(hub.locate(hub.model_refs("hub").clip))
+    query = embedder.embed([dataset_loader.get_experiment_data()[0].image])[0]
+    gallery = embedder.embed([sample.image for sample in dataset_loader.get_training_data()])
+    best = np.sort(gallery @ query)[::-1][:5]
+    assert [n["similarity"] for n in result["similar_images"]] == pytest.approx(best.tolist(), abs=1e-5)
+
+
+def test_what_was_returned_is_on_disk_at_once(tiny_settings, tmp_path):
+    dataset_loader, db_manager = initialize_system()
+    result = run_experiment(dataset_loader, db_manager, 0)
+    assert json.loads(Path(result["result_file"]).read_text(encoding="utf-8")) == {
+        key: value for key, value in result.items() if key != "result_file"
+    }
+    again = initialize_system()[1]  # as another process would read it
+    key = dataset_loader.get_experiment_data()[0].content_hash
+    assert again.captions[key]["generated"]["caption"] == result["generated_caption"]
+    assert again.captions[key]["captions"] == []
+
+
+def test_a_second_run_in_the_same_second_overwrites_nothing(tiny_settings):
+    system = initialize_system()
+    files = {run_experiment(*system, 0)["result_file"] for _ in range(3)}
+    assert len(files) == 3 and all(Path(file).exists() for file in files)
+
+
+def test_captions_written_earlier_become_context_unless_switched_off(tiny_settings):
+    tiny_settings.TOP_K_SIMILAR = 20
+    system = initialize_system()
+    first = run_experiment(*system, 0)
+    with_it = run_experiment(*system, 1)
+    generated = [n for n in with_it["similar_images"] if n["metadata"]["source"] == "generated"]
+    assert [n["index"] for n in generated] == [first["experiment_info"]["new_db_index"]]
+    assert generated[0]["metadata"]["caption"] == first["generated_caption"]
+    tiny_settings.USE_GENERATED_AS_CONTEXT = False
+    assert len(run_experiment(*system, 1)["similar_images"]) == 9
+
+
+def test_the_query_never_finds_itself_when_captioned_again(tiny_settings):
+    tiny_settings.TOP_K_SIMILAR = 20
+    system = initialize_system()
+    first, second = run_experiment(*system, 0), run_experiment(*system, 0)
+    assert second["experiment_info"]["new_db_index"] == first["experiment_info"]["new_db_index"]
+    assert second["similar_images"] == first["similar_images"]
+    assert second["generated_caption"] == first["generated_caption"]
+
+
+def test_all_experiments_have_one_fixed_pool(tiny_settings):
+    system = initialize_system()
+    results = run_all_experiments(*system, indices=[2, 0, 1])
+    assert [r["experiment_info"]["experiment_index"] for r in results] == [2, 0, 1]
+    assert {n["metadata"]["source"] for r in results for n in r["similar_images"]} == {"original"}
+    assert len(run_all_experiments(*initialize_system())) == 3
+
+
+def test_an_image_from_elsewhere_by_path_and_as_pil_image(tiny_settings, tmp_path):
+    system = initialize_system()
+    picture(77).save(tmp_path / "my own.png")
+    by_path = caption_image(tmp_path / "my own.png", *system)
+    assert Path(by_path["result_file"]).name.startswith("image_my_own_")
+    assert by_path["original_caption"] is None and by_path["generated_caption"]
+    by_pixels = caption_image(picture(78), *system)
+    assert by_pixels["experiment_info"]["new_db_index"] == by_path["experiment_info"]["new_db_index"] + 1
+    found = search_images(tmp_path / "my own.png", *system, top_k=3)
+    assert len(found) == 3 and by_path["experiment_info"]["new_db_index"] not in [n["index"] for n in found]
+
+
+def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, photos):
+    system = initialize_system()
+    like = system[0].get_training_data()[3]
+    noisy = np.asarray(like.image).copy()
+    noisy[0, 0] = 255 - noisy[0, 0]
+    from PIL import Image
+
+    assert (
+        search_images(Image.fromarray(noisy), *system, top_k=1)[0]["metadata"]["original_index"] == like.original_index
+    )
+    run_experiment(*system, 0)
+    found = search_images("a dog", *system, top_k=99)
+    assert len(found) == 10
+    assert sorted(n["metadata"]["source"] for n in found) == ["generated"] + 9 * ["original"]
+    with pytest.raises(SettingError, match="empty"):
+        search_images("  ", *system)
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        search_images(photos / "gone.png", *system)
+
+
+def test_only_new_images_are_embedded(tiny_settings, photos, monkeypatch):
+    import image_embedder
+
+    counts = []
+    embed = image_embedder.ImageEmbedder.embed
+    monkeypatch.setattr(
+        image_embedder.ImageEmbedder, "embed", lambda self, images: counts.append(len(images)) or embed(self, images)
+    )
+    initialize_system()[1].close()
+    initialize_system()[1].close()
+    assert counts == [9]
+    picture(99).save(photos / "new.png")
+    with (photos / "captions.txt").open("a", encoding="utf-8") as file:
+        file.write("new.png,something new\n")
+    initialize_system()
+    assert sum(counts) in (10, 11)  # an experiment may have become a gallery image
+
+
+def test_an_interrupted_embedding_goes_on_where_it_was(tiny_settings, monkeypatch):
+    import image_embedder
+
+    tiny_settings.IMAGE_BATCH_SIZE = 2
+    embed, calls = image_embedder.ImageEmbedder.embed, []
+
+    def interrupted(self, images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(self, images)
+
+    monkeypatch.setattr(image_embedder.ImageEmbedder, "embed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        initialize_system()
+    initialize_system()
+    assert calls == [2, 2, 2, 2, 2, 1]
+
+
+def test_an_unreadable_gallery_image_is_skipped_and_named_the_others_keep_theirs(tiny_settings, photos, caplog):
+    before = initialize_system()
+    bad = before[0].get_training_data()[4]
+    before[1].close()
+    Path(bad.label).write_bytes(b"no image")
+    tiny_settings.TOP_K_SIMILAR = 20
+    dataset_loader, db_manager = initialize_system()
+    result = run_experiment(dataset_loader, db_manager)
+    assert caplog.text.count(Path(bad.label).name) == 1
+    assert len(dataset_loader.unreadable) == 1
+    for neighbor in result["similar_images"]:
+        assert f"number {neighbor['metadata']['original_index']}" in neighbor["metadata"]["caption"]
+
+
+def test_a_requested_image_that_cannot_be_read_is_an_error(tiny_settings, photos):
+    system = initialize_system()
+    Path(system[0].get_experiment_data()[1].label).write_bytes(b"GIF89a")
+    with pytest.raises(ImageError, match=r"\.png"):
+        run_experiment(*system, 1)
+
+
+def test_changing_a_model_in_a_notebook_takes_effect_at_the_next_call(tiny_settings, tiny):
+    system = initialize_system()
+    first = run_experiment(*system, 0)
+    tiny_settings.CLIP_MODEL_NAME, tiny_settings.VLM_MODEL_NAME = str(tiny("siglip")), str(tiny("blip"))
+    second = run_experiment(*system, 0)
+    assert second["prompt"] is None and second["generated_caption"]
+    assert second["experiment_info"]["models"]["clip"] != first["experiment_info"]["models"]["clip"]
+    assert len(second["similar_images"]) == 5
+    tiny_settings.TOP_K_SIMILAR = 20
+    assert len(run_experiment(*system, 1)["similar_images"]) == 10  # the captioned image too, embedded anew
+
+
+def test_a_model_folder_whose_files_changed_is_not_mixed_in(tiny_settings, tiny, tmp_path):
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny("clip"), folder)
+    tiny_settings.CLIP_MODEL_NAME = str(folder)
+    initialize_system()[1].close()
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-4:] = b"\0\0\0\0"
+    (folder / "model.safetensors").write_bytes(data)
+    hub.locate.cache_clear()
+    from records import DatabaseError
+
+    with pytest.raises(DatabaseError, match="revision.*--rebuild"):
+        initialize_system()
+    assert len(run_experiment(*initialize_system(rebuild=True), 0)["similar_images"]) == 5
+
+
+@pytest.mark.parametrize("index", [-1, 3, "0", 1.0, None])
+def test_an_index_outside_the_range_is_refused(tiny_settings, index):
+    system = initialize_system()
+    if index is None:
+        tiny_settings.EXPERIMENT_IMAGE_INDEX = 3
+    with pytest.raises(SettingError, match="0 to 2"):
+        run_experiment(*system, experiment_index=index)
+
+
+# --- Modes ----------------------------------------------------------------------------------
+@pytest.fixture
+def no_hub(monkeypatch):
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    hub._notice.cache_clear()
+
+
+def test_auto_falls_back_to_the_demo_only_without_own_data(settings, no_hub, photos, caplog, monkeypatch):
+    import demo
+
+    monkeypatch.setattr(demo, "prepare_scenes", lambda: demo.SCENES_FOLDER)
+    settings.MODE = "auto"
+    names = hub.resolve_names()
+    assert (names.mode, names.dataset) == ("demo", str(demo.SCENES_FOLDER))
+    for name in (settings.DATASET_NAME, settings.VLM_MODEL_NAME):
+        assert name in caplog.text
+    with pytest.raises(HubError, match="--mode demo"):
+        hub.resolve_names(own_images=True)
+    settings.DATASET_NAME = str(photos)
+    with pytest.raises(HubError, match="HuggingFaceTB/SmolVLM-Instruct"):
+        hub.resolve_names()
+
+
+def test_auto_uses_local_models_without_asking_the_hub(tiny_settings, no_hub):
+    tiny_settings.MODE = "auto"
+    assert hub.resolve_names().mode == "hub"
+
+
+def test_demo_mode_takes_a_local_dataset_and_says_what_its_models_know(tiny_settings, no_hub, photos, caplog):
+    tiny_settings.MODE = "demo"
+    names = hub.resolve_names()
+    assert (names.mode, names.dataset) == ("demo", str(photos))
+    assert "drawings only" in caplog.text
+
+
+def test_what_the_demos_models_say_of_photos_never_becomes_context_for_others(tiny_settings, no_hub):
+    tiny_settings.MODE = "demo"
+    run_experiment(*initialize_system(), 0)
+    tiny_settings.MODE, tiny_settings.TOP_K_SIMILAR = "hub", 20
+    result = run_experiment(*initialize_system(), 1)
+    assert {n["metadata"]["source"] for n in result["similar_images"]} == {"original"}
+
+
+def test_hub_mode_never_falls_back(settings, no_hub, photos):
+    settings.MODE, settings.DATASET_NAME = "hub", str(photos)
+    with pytest.raises(HubError, match="openai/clip-vit-base-patch32.*--mode demo"):
+        initialize_system()
+
+
+def test_a_local_model_folder_without_a_model_is_an_error(tiny_settings, tmp_path):
+    for name in (str(tmp_path), "./no/such/model", "a/b/c"):
+        tiny_settings.VLM_MODEL_NAME = name
+        with pytest.raises(SettingError, match="VLM_MODEL_NAME"):
+            hub.resolve_names()
