@@ -57,8 +57,6 @@ def flags(tiny, photos, tmp_path) -> list[str]:
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_stopped_in_each_stage(tiny, photos, tmp_path, stage, number, status):
-    if (list(STAGES).index(stage) + (number == signal.SIGINT)) % 2 and stage not in ("captioning", "image embedding"):
-        pytest.skip("each stage gets one of the two signals; the two long ones get both")
     arguments = [sys.executable, "-c", RUN, *STAGES[stage], str(int(number)), *flags(tiny, photos, tmp_path)]
     process = subprocess.Popen(
         arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
