@@ -16,7 +16,7 @@ from records import PipelineError
 
 FOLDER = Path(__file__).resolve().parent
 SCENES = 1200  # 400 experiments and 800 gallery images; seeds 0 .. 1199, which training never sees
-SCENES_FOLDER = FOLDER / ".cache" / "scenes-1"  # the number changes when the drawings do
+SCENES_FOLDER = FOLDER / ".cache" / "scenes-2"  # the number changes when drawings or captions do
 TEXT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 

@@ -152,6 +152,7 @@ TIME_WORDS = {
     "evening": ("evening", "sunset", "dusk"),
     "night": ("night", "nightfall", "moonlight", "moonlit"),
 }
+TOLD_WEATHERS = ("rainy", "snowy", "foggy")  # remarkable enough that somebody tells
 WORDS_PER_CAPTION = (8, 25)  # captions are drawn again a few times to keep within
 
 
@@ -170,12 +171,19 @@ class Mentions:
 
 
 def write_captions(scene: Scene, place_name: str, rng: random.Random) -> list[str]:
-    """Five distinct captions; the first is complete, one or two of the others leave something out."""
+    """Five distinct captions; the first is complete, one or two of the others leave something out.
+
+    Rain, falling snow and fog are told by one of them at least.
+    """
     captions = [of_fair_length(lambda: complete_caption(scene, place_name, rng))]
-    for missing in leave_out(scene, rng):
+    teller = int(rng.random() * 4) if scene.weather in TOLD_WEATHERS else None
+    for number, missing in enumerate(leave_out(scene, rng)):
+        patterns = free_patterns(missing, tell_weather=number == teller)
         caption = captions[0]
         while caption in captions:
-            caption = of_fair_length(lambda missing=missing: free_caption(scene, place_name, missing, rng))
+            caption = of_fair_length(
+                lambda missing=missing, patterns=patterns: free_caption(scene, place_name, missing, patterns, rng)
+            )
         captions.append(caption)
     return captions
 
@@ -276,6 +284,7 @@ FREE_PATTERNS = (  # {at} is " at NAME" or nothing, {when} " in the evening" or 
     "{clause} near {landmark}{at}{when}",
     "{scene}{at}{when}, {weather}",
     "near {landmark}{at}, {clause}{when}",
+    "{weather}{at}, {clause}{when}",
     "a picture of {scene}{at}{when}",
     "{scene}, with {landmark} in the background{at}{when}",
     "{clause}{at}{when}, {weather}",
@@ -300,10 +309,15 @@ def complete_caption(scene, name, rng):
     return fill(pick(rng, COMPLETE_PATTERNS), Parts(scene, rng, canonical=True), name)
 
 
-def free_caption(scene, name, missing, rng):
-    """One caption in free form that lacks `missing`: "place", "time", "color", "thing" or "" for nothing."""
+def free_patterns(missing, tell_weather):
+    """The free forms that can do without `missing`; with `tell_weather` those alone that tell it."""
     patterns = FREE_PATTERNS + TIMED_PATTERNS * (missing != "time") + NAMED_PATTERNS * (missing != "place")
     patterns += TIMED_NAMED_PATTERNS * (missing not in ("place", "time"))
+    return [pattern for pattern in patterns if "{weather}" in pattern] if tell_weather else patterns
+
+
+def free_caption(scene, name, missing, patterns, rng):
+    """One caption in free form that lacks `missing`: "place", "time", "color", "thing" or "" for nothing."""
     return fill(pick(rng, patterns), Parts(scene, rng, missing), name, missing)
 
 
@@ -328,12 +342,23 @@ def fill(pattern, parts, name, missing=""):
 
 
 def invent_name(rng: random.Random) -> str:
-    """A made-up place name for training, never one of the demo's own nor their invented word."""
+    """A made-up place name for training: "Tavon Bay", "Port Tavon", "Tavon Klesi" or "Tavon".
+
+    Some have no known word at all, or the VLM could not copy a "Tavon Fells". None is the demo's own, nor holds the
+    invented word of one.
+    """
+    form = rng.random()
+    if form < 0.7:
+        return pick(rng, NAME_PATTERNS).format(invent_word(rng))
+    return f"{invent_word(rng)} {invent_word(rng)}" if form < 0.95 else invent_word(rng)
+
+
+def invent_word(rng):
     while True:
         word = pick(rng, ("", "", "", "a", "e", "i", "o", "u")) * (rng.random() < 0.3)
         word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2)))) + pick(rng, ONSETS) + pick(rng, ENDINGS)
         if 5 <= len(word) <= 9 and word not in known_words():
-            return pick(rng, NAME_PATTERNS).format(word.capitalize())
+            return word.capitalize()
 
 
 def syllable(rng):
