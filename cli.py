@@ -69,6 +69,7 @@ SETTINGS = (
     Setting("TOP_K_SIMILAR", "--top-k", int, "how many similar images", 1),
     Setting("CAPTIONS_PER_NEIGHBOR", "--captions-per-neighbor", int, "captions of each similar image in the prompt", 1),
     Setting("USE_GENERATED_AS_CONTEXT", None, bool, ""),
+    Setting("SEARCH_WORD_WEIGHT", "--word-weight", NUMBER, "in a search by text, of words in common; 0 = none", 0, 1),
     Setting("MAX_CONTEXT_CAPTION_CHARS", None, int, "", 1),
     Setting("PROMPT_TEMPLATE", None, str, ""),
     Setting("PROMPT_WITHOUT_CONTEXT", None, str, ""),

@@ -39,6 +39,7 @@ CAPTION_QUERY_PROMPT = None  # put before a text query; None = what the model sa
 TOP_K_SIMILAR = 5  # how many gallery images give context
 CAPTIONS_PER_NEIGHBOR = 1  # how many captions of each of them: the first, the first two, ...
 USE_GENERATED_AS_CONTEXT = True  # images captioned earlier serve as context for later ones
+SEARCH_WORD_WEIGHT = 0.15  # search by text: how much words in common count beside the cosine; 0 = cosine alone
 MAX_CONTEXT_CAPTION_CHARS = 300  # longer captions are cut in the prompt, nowhere else
 PROMPT_TEMPLATE = (  # {captions} becomes one line a caption, nearest first
     "Captions of similar images, nearest first:\n"

@@ -254,7 +254,7 @@ def _search_text(
     # Of the models the text model alone: a search by text must not wait for a download of the others.
     text_model = _located(db_manager, config.CAPTION_EMBEDDING_DB, hub.model_refs(dataset_loader.mode).text)
     embedder, vectors = _embed_captions(pool.texts(), db_manager, text_model)
-    return pool.search(embedder.embed_query(query), vectors.rows, vectors.matrix, top_k)
+    return pool.search(query, embedder.embed_query(query), vectors.rows, vectors.matrix, top_k)
 
 
 def _search_image(

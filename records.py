@@ -122,7 +122,7 @@ class Neighbor:
     """A gallery or captioned image found by a search, with the captions it may give as context."""
 
     index: int  # the databases' number of the image
-    similarity: float  # cosine
+    similarity: float  # cosine; of a search by text, see CaptionPool.search
     captions: tuple[str, ...]
     caption: str  # the one that was found (search by text), or the first
     original_index: int | None

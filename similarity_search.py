@@ -1,5 +1,7 @@
-"""Stage 3: the images most like a query, by cosine similarity."""
+"""Stage 3: the images most like a query, by cosine similarity; a text's words count too."""
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,14 +123,41 @@ class CaptionPool:
         return list(dict.fromkeys(caption for _, caption, _ in self._entries if caption))
 
     def search(
-        self, query: np.ndarray, rows: Mapping[str, int], matrix: np.ndarray, k: int | None = None
+        self, text: str, query: np.ndarray, rows: Mapping[str, int], matrix: np.ndarray, k: int | None = None
     ) -> list[Neighbor]:
-        """The `k` images whose best caption is most like `query` (D,), best first; `rows` of `matrix` are by text."""
+        """The `k` images that fit `text`, embedded as `query` (D,), best first; `rows` of `matrix` are by caption.
+
+        Their similarity is a weighted mean of the cosine of the best caption and the share of the text's words that all
+        captions of the image hold (config.SEARCH_WORD_WEIGHT). One vector lets a name, or one of several conditions,
+        go; and several captions may together tell what none tells alone.
+        """
         scores = matrix @ query  # (N,)
         best: dict[str, tuple[float, Candidate, str, str]] = {}
+        told: dict[str, list[str]] = {}
         for candidate, caption, source in self._entries:
+            told.setdefault(candidate.key, []).append(caption)
             if caption in rows and (candidate.key not in best or scores[rows[caption]] > best[candidate.key][0]):
                 best[candidate.key] = (scores[rows[caption]], candidate, caption, source)
         found = list(best.values())
-        ranked = top_k(np.array([entry[0] for entry in found]), np.array([entry[1].index for entry in found]), k)
+        cosines, weight = np.array([entry[0] for entry in found]), config.SEARCH_WORD_WEIGHT
+        similarities = (1 - weight) * cosines + weight * word_coverage(text, [told[key] for key in best])
+        ranked = top_k(similarities, np.array([entry[1].index for entry in found]), k)
         return [found[i][1].as_neighbor(similarity, found[i][2], found[i][3]) for i, similarity in ranked]
+
+
+def word_coverage(text: str, captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """(N,) from 0 to 1: the share of the words of `text` that stand in the captions of each of N images.
+
+    A word counts by its inverse document frequency, log((N + 1) / (n + 0.5)) when n images have it (after Spärck Jones,
+    https://doi.org/10.1108/eb026526); words that no image has do not count.
+    """
+    words = sorted(_words(text))
+    has = np.array([[word in known for word in words] for known in map(_words, map(" ".join, captions))], dtype=bool)
+    has = has.reshape(len(captions), len(words))  # (N, W)
+    frequency = has.sum(axis=0)
+    weights = np.where(frequency, np.log((len(captions) + 1) / (frequency + 0.5)), 0.0)
+    return has @ weights / max(weights.sum(), 1e-9)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))

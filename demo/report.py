@@ -21,9 +21,11 @@ import prompt_generator
 import vlm_captioner
 from demo.captions import PLACE_NAMES, read_mentions
 from demo.scenes import PLACES, Scene, sample_scene
+from demo.wishes import fits
 from records import Neighbor, Sample
 
 QUERIES = Path(__file__).with_name("queries.json")
+TUNING_QUERIES = Path(__file__).with_name("tuning_queries.json")
 ARMS = ("with retrieval", "without", "another place's neighbours")
 
 
@@ -70,7 +72,8 @@ def _report(args: argparse.Namespace) -> None:
         print(f"\n{samples[index].label}: {samples[index].caption}")
         print("\n".join(f"  {arm}: {captions[index]}" for arm, captions in written.items()))
     if not args.captions_only:
-        _print_queries(dataset_loader, db_manager)
+        for path in (TUNING_QUERIES, QUERIES):
+            _print_queries(path, dataset_loader, db_manager)
 
 
 def scene_of(label: str | Path) -> Scene:
@@ -104,18 +107,6 @@ def score(sample: Sample, caption: str) -> Score:
     )
 
 
-def fits(scene: Scene, expected: dict) -> bool:
-    """Whether a scene is what a text query of queries.json asked for."""
-    things = {(thing.color, thing.kind) for thing in scene.things}
-    place = PLACES[scene.place]
-    facts = {"time": scene.time, "weather": scene.weather, "ground": place.ground, "landmark": place.landmark}
-    return (
-        {kind for _, kind in things} >= set(expected.get("kinds", ()))
-        and things >= {tuple(thing) for thing in expected.get("things", ())}
-        and all(facts[key] == expected[key] for key in facts.keys() & expected.keys())
-    )
-
-
 def _prompts(samples: Sequence[Sample], neighbors: Sequence[Sequence[Neighbor]]) -> list[list[str]]:
     """The prompts of each arm."""
     own = pipeline._build_prompts(neighbors)
@@ -143,14 +134,14 @@ def _print_scores(arm: str, scores: Sequence[Score]) -> None:
     )
 
 
-def _print_queries(dataset_loader, db_manager) -> None:
-    queries = json.loads(QUERIES.read_text(encoding="utf-8"))
+def _print_queries(path: Path, dataset_loader, db_manager) -> None:
+    queries = json.loads(path.read_text(encoding="utf-8"))
     hits = []
     for expected in queries:
         best = pipeline.search_images(expected["query"], dataset_loader, db_manager, top_k=1)[0]["metadata"]
         hits.append(fits(scene_of(best["image"]), expected))
         print(f"  {'right' if hits[-1] else 'WRONG'}  {expected['query']}  ->  {best['caption']}")
-    print(f"text search: precision@1 {np.mean(hits):.3f} over {len(queries)} queries")
+    print(f"text search, {path.name}: precision@1 {np.mean(hits):.3f} ({sum(hits)} of {len(queries)} queries)")
 
 
 if __name__ == "__main__":

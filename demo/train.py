@@ -1,8 +1,8 @@
 """Train the demo's models: `python -m demo.train` (about an hour on 2 cores that have bfloat16).
 
-The tokenizer comes first, then CLIP (train_clip.py), then the VLM (train_vlm.py). Ctrl-C or SIGTERM saves, and the next
-start goes on from there. Scenes, checkpoints and the log lie in demo/.cache; delete its *.pt to start anew. Training
-scenes have other seeds than the demo's dataset.
+The tokenizer comes first, then CLIP (train_clip.py), the VLM (train_vlm.py) and the text model's layer (train_text.py).
+Ctrl-C or SIGTERM saves, and the next start goes on from there. Scenes, checkpoints and the log lie in demo/.cache;
+delete its *.pt to start anew. Training scenes have other seeds than the demo's dataset.
 """
 
 import argparse
@@ -22,6 +22,7 @@ def main() -> None:
     args = _parse()
     # Imported after the flags are parsed: --help need not wait for torch.
     from demo.train_clip import train_clip
+    from demo.train_text import train_text
     from demo.train_vlm import train_vlm
     from demo.training import LOG, choose_setting
     from demo.training_data import FIRST_TRAINING_SEED, invented_names, load_scenes
@@ -34,6 +35,7 @@ def main() -> None:
     vocabulary = _tokenizer_file(scenes, names, args.work)
     clip = train_clip(scenes, names, vocabulary, args.models / "clip", setting)
     train_vlm(scenes, names, clip, vocabulary, args.models / "vlm", setting)
+    train_text(names, args.models / "text", setting)
     LOG.info("done")
 
 

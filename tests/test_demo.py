@@ -3,6 +3,7 @@
 import statistics
 import time
 
+import numpy as np
 import pytest
 
 import demo
@@ -82,14 +83,22 @@ def test_a_plain_run_without_a_hub_falls_back_to_the_demo_at_once(tmp_path):
     assert time.monotonic() - start < 60
 
 
-def test_the_text_models_checksum_is_verified(monkeypatch):
-    demo.text_model_folder.cache_clear()
-    assert (demo.text_model_folder() / "model.safetensors").exists()
-    demo.text_model_folder.cache_clear()
+def test_the_text_model_is_the_packages_with_the_trained_layer_behind_it():
+    from sentence_transformers import SentenceTransformer
+
+    ours, theirs = (SentenceTransformer(str(f)) for f in (demo.text_model_folder(), demo.text_package_folder()))
+    texts = ["a red dog at night", "Vào buổi tối"]
+    layer = ours[2].linear.weight.detach().numpy()
+    expected = theirs.encode(texts) @ layer.T
+    assert np.abs(layer - np.eye(len(layer))).max() > 0.01
+    assert ours.encode(texts) == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
+    assert demo.text_model_folder().parent == demo.CACHE  # put together once, then kept
+
+
+def test_the_package_of_the_text_model_is_verified(monkeypatch):
     monkeypatch.setattr(demo, "TEXT_MODEL_SHA256", "0" * 64)
     with pytest.raises(demo.PipelineError, match="not the one expected"):
-        demo.text_model_folder()
-    demo.text_model_folder.cache_clear()
+        demo.text_package_folder()
 
 
 def test_scenes_are_published_whole_or_not_at_all(tmp_path, monkeypatch):

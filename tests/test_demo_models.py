@@ -2,14 +2,16 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 import prompt_generator
 from demo.captions import PLACE_NAMES, invent_name, read_mentions, write_captions
-from demo.report import QUERIES, fits
+from demo.report import QUERIES, TUNING_QUERIES
 from demo.scenes import PLACES, draw, sample_scene
+from demo.wishes import OTHER_PEOPLE, OTHER_WORDS, facts_told, fits
 
 MODELS = Path(__file__).resolve().parent.parent / "demo" / "models"
 UNSEEN = range(900_000, 900_012)  # seeds outside training and outside the demo's dataset
@@ -109,3 +111,30 @@ def test_the_text_queries_but_one_can_be_answered_by_the_demos_scenes():
     assert len(queries) == 30
     unanswerable = [query["query"] for query in queries if not any(fits(scene, query) for scene in scenes)]
     assert unanswerable == ["white rabbit and a lighthouse"]  # written down before anyone looked; it counts as a miss
+
+
+def test_the_text_queries_hold_words_that_were_not_taught():
+    """What the search queries say in other words than captions do must be understood, not learned by heart."""
+
+    def words(texts):
+        return {word for text in texts for word in re.findall("[a-z]+", text.lower())}
+
+    captions = words(
+        text for seed in range(2000) for text in write_captions(sample_scene(seed), "", random.Random(seed))
+    )
+    taught = words(phrase for table in OTHER_WORDS.values() for phrases in table.values() for phrase in phrases)
+    taught |= words(OTHER_PEOPLE)
+    asked = words(query["query"] for path in (QUERIES, TUNING_QUERIES) for query in json.loads(path.read_text("utf-8")))
+    assert not (taught - captions) & asked
+    assert len(asked - captions - taught) > 80
+
+
+def test_training_queries_ask_for_what_their_caption_tells():
+    from demo.train_text import draw_search
+
+    rng = random.Random(4)
+    searches = [draw_search(["Xandu Bay"], rng) for _ in range(200)]
+    for search in searches:
+        assert 1 <= len(search.facts) <= 3 and all(fits(search.scene, fact) for fact in search.facts)
+        assert all(fact in facts_told(search.caption, search.scene) for fact in search.facts)
+    assert len({search.query for search in searches}) > 150
