@@ -342,23 +342,12 @@ def fill(pattern, parts, name, missing=""):
 
 
 def invent_name(rng: random.Random) -> str:
-    """A made-up place name for training: "Tavon Bay", "Port Tavon", "Tavon Klesi" or "Tavon".
-
-    Some have no known word at all, or the VLM could not copy a "Tavon Fells". None is the demo's own, nor holds the
-    invented word of one.
-    """
-    form = rng.random()
-    if form < 0.7:
-        return pick(rng, NAME_PATTERNS).format(invent_word(rng))
-    return f"{invent_word(rng)} {invent_word(rng)}" if form < 0.95 else invent_word(rng)
-
-
-def invent_word(rng):
+    """A made-up place name for training, never one of the demo's own nor their invented word."""
     while True:
         word = pick(rng, ("", "", "", "a", "e", "i", "o", "u")) * (rng.random() < 0.3)
         word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2)))) + pick(rng, ONSETS) + pick(rng, ENDINGS)
         if 5 <= len(word) <= 9 and word not in known_words():
-            return word.capitalize()
+            return pick(rng, NAME_PATTERNS).format(word.capitalize())
 
 
 def syllable(rng):
