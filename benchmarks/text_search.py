@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("captions", type=Path, help="lines of name.jpg#number<TAB>caption")
     texts = read_captions(parser.parse_args().captions)
     embedder = load_package_model()
-    vectors = embedder.embed_captions(list(dict.fromkeys(text for row in texts for text in row)))
-    rows = {text: row for row, text in enumerate(dict.fromkeys(text for row in texts for text in row))}
+    distinct = list(dict.fromkeys(text for row in texts for text in row))
+    vectors, rows = embedder.embed_captions(distinct), {text: row for row, text in enumerate(distinct)}
     for shown in (4, 1):
         for weight in WEIGHTS:
             config.SEARCH_WORD_WEIGHT = weight
