@@ -25,7 +25,7 @@ import config
 import metrics
 import prompt_generator
 import report
-from caption_embedder import CaptionEmbedder
+from caption_embedder import CaptionEmbedder, embed_missing
 from demo import scoring
 from image_embedder import ImageEmbedder
 from records import ImageError, Neighbor, Sample, SettingError
@@ -227,9 +227,10 @@ def score(
     """arm -> metric -> {value, and difference and 95 % interval against each baseline}."""
     weights = metrics.bootstrap_weights(len(samples), config.RANDOM_SEED % 2**32)
     whole = np.ones(len(samples))
+    texts = {arm: [row["caption"] for row in rows] for arm, rows in captions.items()}
+    text_vectors = _embed_texts([*texts.values(), *(sample.captions for sample in samples)], system.texts)
     statistics = {
-        arm: _statistics([row["caption"] for row in rows], contexts[arm], samples, vectors, system)
-        for arm, rows in captions.items()
+        arm: _statistics(ours, contexts[arm], samples, vectors, text_vectors, system) for arm, ours in texts.items()
     }
     table: dict[str, dict[str, Any]] = {}
     for arm, ours in statistics.items():
@@ -250,6 +251,7 @@ def _statistics(
     contexts: Sequence[Sequence[Neighbor]],
     samples: Sequence[Sample],
     vectors: np.ndarray,
+    text_vectors: dict[str, np.ndarray],
     system: System,
 ) -> dict[str, Any]:
     """metric -> its value as a function of how often each image counts."""
@@ -261,7 +263,7 @@ def _statistics(
         "cider": scores.cider,
         "rouge_l": scores.rouge_l,
         "clip_score": clip_score(captions, vectors, system.images),
-        "text_cosine": text_cosine(captions, references, system.texts),
+        "text_cosine": text_cosine(captions, references, text_vectors),
         "copied": np.array(copied),
         **_demo_values(captions, references, system),
     }
@@ -275,13 +277,20 @@ def clip_score(captions: Sequence[str], vectors: np.ndarray, embedder: ImageEmbe
     return CLIP_SCORE_WEIGHT * np.maximum((texts * vectors).sum(axis=1), 0)
 
 
-def text_cosine(captions: Sequence[str], references: Sequence[Sequence[str]], embedder: CaptionEmbedder) -> np.ndarray:
-    """(N,) mean cosine similarity of a caption to its references, by the caption embedding model."""
-    distinct = list(dict.fromkeys([*captions, *(text for texts in references for text in texts)]))
-    rows = dict(zip(distinct, embedder.embed_captions(distinct), strict=True))
+def text_cosine(
+    captions: Sequence[str], references: Sequence[Sequence[str]], vectors: dict[str, np.ndarray]
+) -> np.ndarray:
+    """(N,) mean cosine similarity of a caption to its references; `vectors` holds each text's (D,) unit vector."""
     return np.array(
-        [np.mean([rows[c] @ rows[text] for text in texts]) for c, texts in zip(captions, references, strict=True)]
+        [np.mean([vectors[c] @ vectors[text] for text in texts]) for c, texts in zip(captions, references, strict=True)]
     )
+
+
+def _embed_texts(groups: Sequence[Sequence[str]], embedder: CaptionEmbedder) -> dict[str, np.ndarray]:
+    """text -> (D,) unit vector for all texts of `groups`, each embedded once: all arms share the references."""
+    vectors: dict[str, np.ndarray] = {}
+    embed_missing(list(dict.fromkeys(text for texts in groups for text in texts)), embedder, vectors.update)
+    return vectors
 
 
 def _demo_values(captions: Sequence[str], references: Sequence[Sequence[str]], system: System) -> dict[str, np.ndarray]:

@@ -111,7 +111,7 @@ def command(tiny, tmp_path, photos):
 
 
 def run_python(
-    *arguments: str, timeout: float = 120, cwd: Path = ROOT, **environment: str
+    *arguments: str, timeout: float = 300, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess:
     """Runs Python in the project's folder (or `cwd`), without a network: the Hub's name leads nowhere."""
     variables = {**os.environ, "PYTHONIOENCODING": "utf-8", **environment}

@@ -129,7 +129,7 @@ def test_without_a_hub_auto_says_so_and_own_photos_are_an_error(command, tmp_pat
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_so_and_the_next_one_goes_on(command, tiny, tmp_path, number, status):
-    photos = make_photos(tmp_path / "many", 60)
+    photos = make_photos(tmp_path / "many", 200)  # many, so that the signal comes before the end
     arguments = [sys.executable, "main.py", "--mode", "hub", "--dataset", str(photos), "--experiment-samples", "3"]
     for flag, model in (("--clip-model", "clip"), ("--vlm-model", "idefics3"), ("--text-model", "bert")):
         arguments += [flag, str(tiny(model))]
@@ -142,7 +142,7 @@ def test_a_stopped_run_says_so_and_the_next_one_goes_on(command, tiny, tmp_path,
         str(photos),
     ]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "Saved:" not in process.stdout.readline():  # the first of 60 images is done
+    while "Saved:" not in process.stdout.readline():  # the first image is done
         assert process.poll() is None
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

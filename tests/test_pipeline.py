@@ -81,7 +81,10 @@ def test_the_query_never_finds_itself_when_captioned_again(tiny_settings):
     system = initialize_system()
     first, second = run_experiment(*system, 0), run_experiment(*system, 0)
     assert second["experiment_info"]["new_db_index"] == first["experiment_info"]["new_db_index"]
-    assert second["similar_images"] == first["similar_images"]
+    before, after = first["similar_images"], second["similar_images"]
+    assert [n["metadata"] for n in after] == [n["metadata"] for n in before]
+    # One more row in the product may round the last digit otherwise.
+    assert [n["similarity"] for n in after] == pytest.approx([n["similarity"] for n in before], abs=1e-5)
     assert second["generated_caption"] == first["generated_caption"]
 
 
