@@ -76,7 +76,8 @@ def draw_scenes(folder: Path, count: int) -> None:
 
     from tqdm import tqdm
 
-    from demo.captions import PLACE_NAMES, write_captions
+    from demo.captions import write_captions
+    from demo.names import PLACE_NAMES
     from demo.scenes import draw, sample_scene
 
     with (folder / "captions.txt").open("w", encoding="utf-8", newline="") as file:

@@ -1,173 +1,21 @@
-"""Captions for demo scenes, as five people would write them, and a reader that scores captions against scenes."""
+"""Captions for demo scenes, as five people would write them."""
 
 import random
-import re
-from dataclasses import dataclass
-from functools import lru_cache
 
-from demo.scenes import COLORS, FLYING, PLACES, Scene, Thing, pick
-
-PLACE_NAMES = (
-    "Brumel Cross",
-    "Mount Tavik",
-    "Lorenga Bay",
-    "Osanda Heights",
-    "Ilvaro Ridge",
-    "Wendola Hollow",
-    "Mirabo Point",
-    "Dorvan Corner",
-    "Port Kelvari",
-    "Pasowin Valley",
-    "Quendel Landing",
-    "Cape Rusolo",
+from demo.scenes import FLYING, PLACES, Scene, Thing, pick
+from demo.vocabulary import (
+    GROUND_PHRASES,
+    KIND_WORDS,
+    LANDMARK_PHRASES,
+    PEOPLE,
+    SIZE_WORDS,
+    TIME_PHRASES,
+    WEATHER_PHRASES,
+    YOUNG,
 )
-NAME_PATTERNS = (
-    "{} Bay",
-    "{} Hill",
-    "{} Point",
-    "{} Valley",
-    "{} Cross",
-    "{} Corner",
-    "{} Ridge",
-    "{} Heights",
-    "{} Hollow",
-    "{} Landing",
-    "{} End",
-    "{} Gate",
-    "Mount {}",
-    "Port {}",
-    "Cape {}",
-    "Saint {}",
-)
-ONSETS = [
-    "b",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "qu",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "y",
-    "z",
-    "b",
-    "d",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "t",
-    "v",
-]
-VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "a", "e", "i", "o", "ai", "ea", "ie", "ou"]
-CODAS = ["n", "r", "l", "s", "m", "n", "r", "l", "nd", "rn", "v", "k"] + [""] * 16
-ENDINGS = ["a", "o", "i", "a", "o", "i", "en", "el", "in", "an", "on", "ar", "ik", "is", "um", "ey"]
 
-KIND_WORDS = {
-    "dog": ("dog", "hound", "puppy"),
-    "cat": ("cat", "kitten"),
-    "horse": ("horse", "pony"),
-    "sheep": ("sheep", "lamb"),
-    "rabbit": ("rabbit", "bunny"),
-    "duck": ("duck", "duckling"),
-    "bird": ("bird", "songbird"),
-    "boat": ("boat", "sailboat"),
-    "car": ("car", "automobile"),
-    "bus": ("bus", "coach"),
-    "bicycle": ("bicycle", "bike"),
-    "tent": ("tent",),
-    "bench": ("bench",),
-    "umbrella": ("umbrella", "parasol"),
-    "ball": ("ball",),
-    "kite": ("kite",),
-    "balloon": ("balloon",),
-    "person": ("coat", "jacket"),
-}
-YOUNG = frozenset({"puppy", "kitten", "pony", "lamb", "bunny", "duckling"})  # said of small ones only
-PEOPLE = ("a person in", "someone in", "a person wearing", "someone wearing")
-SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-GROUND_PHRASES = {
-    "grass": ("on the grass", "in the meadow", "on the lawn"),
-    "sand": ("on the sand", "on the sandy ground"),
-    "snow": ("on the snow", "on the snowy ground", "in the snow"),
-    "street": ("on the street", "on the cobblestones", "on the paved street"),
-    "deck": ("on the wooden deck", "on the wooden planks", "on the boardwalk"),
-}
-TIME_PHRASES = {
-    "morning": ("in the morning", "at sunrise", "in the early morning", "at dawn"),
-    "noon": ("at noon", "at midday", "in bright daylight", "in the middle of the day"),
-    "evening": ("in the evening", "at sunset", "at dusk", "in the late evening"),
-    "night": ("at night", "after nightfall", "in the moonlight", "late at night"),
-}
-WEATHER_PHRASES = {
-    "clear": ("under a clear sky",),
-    "cloudy": ("under a cloudy sky", "under passing clouds"),
-    "rainy": ("in the rain", "while rain falls"),
-    "snowy": ("among falling snowflakes", "while snowflakes fall"),
-    "foggy": ("in the fog", "in thick fog"),
-}
-LANDMARK_PHRASES = {
-    "lighthouse": ("the lighthouse", "the striped lighthouse"),
-    "windmill": ("the windmill", "the old windmill"),
-    "castle": ("the castle", "the stone castle"),
-    "pagoda": ("the pagoda", "the tall pagoda"),
-    "ferris wheel": ("the ferris wheel", "the tall ferris wheel"),
-    "barn": ("the barn", "the old barn"),
-    "pyramid": ("the pyramid", "the ancient pyramid"),
-    "clock tower": ("the clock tower", "the tall clock tower"),
-    "church": ("the church", "the old church"),
-    "oak": ("the oak tree", "the old oak"),
-    "bridge": ("the stone bridge", "the old bridge"),
-    "water tower": ("the water tower", "the tall water tower"),
-}
-GROUND_WORDS = {
-    "grass": ("grass", "grassy", "meadow", "lawn"),
-    "sand": ("sand", "sandy"),
-    "snow": ("snow", "snowy"),
-    "street": ("street", "cobblestones", "cobblestone", "paved", "pavement"),
-    "deck": ("deck", "planks", "boardwalk"),
-}
-TIME_WORDS = {
-    "morning": ("morning", "sunrise", "dawn"),
-    "noon": ("noon", "midday", "daylight", "day", "daytime"),
-    "evening": ("evening", "sunset", "dusk"),
-    "night": ("night", "nightfall", "moonlight", "moonlit"),
-}
 TOLD_WEATHERS = ("rainy", "snowy", "foggy")  # remarkable enough that somebody tells
 WORDS_PER_CAPTION = (8, 25)  # captions are drawn again a few times to keep within
-
-
-@dataclass(frozen=True)
-class Mentions:
-    """What a caption names, in canonical words; `things` holds (color, kind)."""
-
-    things: frozenset[tuple[str, str]]
-    kinds: frozenset[str]
-    time: str | None
-    ground: str | None
-    landmark: str | None
-
-
-# ---------------------------------------------------------------- writing
 
 
 def write_captions(scene: Scene, place_name: str, rng: random.Random) -> list[str]:
@@ -336,58 +184,3 @@ def fill(pattern, parts, name, missing=""):
         when="" if missing == "time" else f" {parts.time}",
     )
     return text[0].upper() + text[1:] + "."
-
-
-# ---------------------------------------------------------------- names
-
-
-def invent_name(rng: random.Random) -> str:
-    """A made-up place name for training, never one of the demo's own nor their invented word."""
-    while True:
-        word = pick(rng, ("", "", "", "a", "e", "i", "o", "u")) * (rng.random() < 0.3)
-        word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2)))) + pick(rng, ONSETS) + pick(rng, ENDINGS)
-        if 5 <= len(word) <= 9 and word not in known_words():
-            return pick(rng, NAME_PATTERNS).format(word.capitalize())
-
-
-def syllable(rng):
-    return pick(rng, ONSETS) + pick(rng, VOWELS) + pick(rng, CODAS)
-
-
-@lru_cache(maxsize=1)
-def known_words():
-    """Lower-case words an invented one must not equal: those of the demo's names and of the captions."""
-    tables = (KIND_WORDS, GROUND_PHRASES, TIME_PHRASES, WEATHER_PHRASES, LANDMARK_PHRASES, GROUND_WORDS, TIME_WORDS)
-    phrases = [*PLACE_NAMES, *COLORS, *(phrase for table in tables for row in table.values() for phrase in row)]
-    return {word for phrase in phrases for word in phrase.lower().split()}
-
-
-# ---------------------------------------------------------------- reading
-
-
-def canonical_by_word(table):
-    """{word: canonical} from {canonical: words}."""
-    return {word: canonical for canonical, words in table.items() for word in words}
-
-
-KIND_OF = canonical_by_word(KIND_WORDS) | {"person": "person", "someone": "person"}
-GROUND_OF, TIME_OF = canonical_by_word(GROUND_WORDS), canonical_by_word(TIME_WORDS)
-LANDMARK_OF = {place.landmark.split()[0]: place.landmark for place in PLACES}
-SIZE_NAMES = frozenset(canonical_by_word(SIZE_WORDS))
-
-
-def read_mentions(caption: str) -> Mentions:
-    """What `caption` names: each kind with the colour right before it; the first time, ground and landmark."""
-    words = [word for word in re.findall(r"[a-z]+", caption.lower()) if word not in SIZE_NAMES]
-    kinds = [(before, KIND_OF[word]) for before, word in zip(["", *words], words, strict=False) if word in KIND_OF]
-
-    def first(canonical):
-        return next((canonical[word] for word in words if word in canonical), None)
-
-    return Mentions(
-        frozenset(pair for pair in kinds if pair[0] in COLORS),
-        frozenset(kind for _, kind in kinds),
-        first(TIME_OF),
-        first(GROUND_OF),
-        first(LANDMARK_OF),
-    )

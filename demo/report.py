@@ -19,7 +19,8 @@ import hub
 import main as pipeline
 import prompt_generator
 import vlm_captioner
-from demo.captions import PLACE_NAMES, read_mentions
+from demo.names import PLACE_NAMES
+from demo.reading import read_mentions
 from demo.scenes import PLACES, Scene, sample_scene
 from demo.wishes import fits
 from records import Neighbor, Sample

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from demo.captions import PLACE_NAMES, read_mentions
+from demo.names import PLACE_NAMES
+from demo.reading import read_mentions
 
 _NAMED = re.compile(r"(?:\b(?:at|of|to) )?\b(?:" + "|".join(PLACE_NAMES) + r")\b", re.IGNORECASE)
 

@@ -5,7 +5,8 @@ import random
 from PIL import Image
 
 import demo
-from demo.captions import PLACE_NAMES, write_captions
+from demo.captions import write_captions
+from demo.names import PLACE_NAMES
 from demo.scenes import draw, sample_scene
 
 SEEDS = (10, 16, 5, 7)

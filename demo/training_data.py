@@ -17,6 +17,7 @@ from PIL import Image
 
 from demo import captions as caption_grammar
 from demo import scenes as scenery
+from demo.names import invent_name
 
 IMAGE_SIZE = 112  # pixels a side that both vision towers look at
 PATCH_SIZE = 14
@@ -72,7 +73,7 @@ def load_scenes(first_seed: int, count: int, cache: Path, workers: int = 2) -> T
 def invented_names(count: int, seed: int) -> list[str]:
     """`count` place names, none of them the demo's own."""
     rng = random.Random(seed)
-    return [caption_grammar.invent_name(rng) for _ in range(count)]
+    return [invent_name(rng) for _ in range(count)]
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
@@ -82,8 +83,10 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
 
 def _source_digest() -> str:
     """Changes with the art or the grammar, so that a cache of older scenes is not taken for the present ones."""
-    art = (f"{name}.py" for name in ("backdrops", "captions", "landmarks", "paint", "scenes", "sprites", "terrain"))
-    sources = [(Path(__file__).parent / name).read_bytes() for name in (*art, Path(__file__).name)]
+    art = ("backdrops", "landmarks", "paint", "scenes", "sprites", "terrain")
+    grammar = ("captions", "vocabulary")
+    names = (*art, *grammar, Path(__file__).stem)
+    sources = [(Path(__file__).parent / f"{name}.py").read_bytes() for name in names]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:10]
 
 

@@ -10,18 +10,10 @@ queries.json and tuning_queries.json use where captions use another are left out
 import random
 from typing import Any
 
-from demo.captions import (
-    GROUND_PHRASES,
-    KIND_WORDS,
-    LANDMARK_PHRASES,
-    PEOPLE,
-    TIME_PHRASES,
-    WEATHER_PHRASES,
-    listing,
-    read_mentions,
-    with_article,
-)
+from demo.captions import listing, with_article
+from demo.reading import read_mentions
 from demo.scenes import PLACES, Scene, pick
+from demo.vocabulary import GROUND_PHRASES, KIND_WORDS, LANDMARK_PHRASES, PEOPLE, TIME_PHRASES, WEATHER_PHRASES
 
 Wish = dict[str, Any]
 CAPTION_WORDS = {

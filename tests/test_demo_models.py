@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import prompt_generator
-from demo.captions import PLACE_NAMES, invent_name, read_mentions, write_captions
+from demo.captions import write_captions
+from demo.names import PLACE_NAMES, invent_name
+from demo.reading import read_mentions
 from demo.report import QUERIES, TUNING_QUERIES
 from demo.scenes import PLACES, draw, sample_scene
 from demo.wishes import OTHER_PEOPLE, OTHER_WORDS, facts_told, fits

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from demo.captions import PLACE_NAMES, invent_name, read_mentions, write_captions
+from demo.captions import write_captions
+from demo.names import PLACE_NAMES, invent_name
+from demo.reading import read_mentions
 from demo.scenes import (
     COLORS,
     GROUNDS,
