@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense
+from sentence_transformers.sentence_transformer.modules import Dense
 from torch import nn
 from torch.nn import functional
 
