@@ -2,6 +2,7 @@
 
 import argparse
 import textwrap
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -23,9 +24,10 @@ def main() -> None:
     parser.add_argument("--index", type=int, default=0, help="which experiment")
     index = parser.parse_args().index
     config.MODE, config.USE_GENERATED_AS_CONTEXT = "demo", False
-    dataset_loader, db_manager = initialize_system()
-    with db_manager:
-        result = run_experiment(dataset_loader, db_manager, index)
+    with TemporaryDirectory() as config.DB_DIR, TemporaryDirectory() as config.RESULTS_DIR:
+        dataset_loader, db_manager = initialize_system()
+        with db_manager:
+            result = run_experiment(dataset_loader, db_manager, index)
     query = dataset_loader.get_experiment_data()[index].image
     captioner = load_captioner(hub.locate(hub.model_refs("demo").vlm))
     alone = captioner.write_captions([query], [config.PROMPT_WITHOUT_CONTEXT])[0]

@@ -22,6 +22,7 @@ import vlm_captioner
 from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
 from demo.scenes import PLACES, Scene, sample_scene
+from demo.scoring import place_names
 from demo.wishes import fits
 from records import Neighbor, Sample
 
@@ -95,11 +96,10 @@ def score(sample: Sample, caption: str) -> Score:
     scene, said = scene_of(sample.label), read_mentions(caption)
     present = {(thing.color, thing.kind) for thing in scene.things}
     mentioned = present & frozenset().union(*(read_mentions(reference).things for reference in sample.captions))
-    names = [name for name in PLACE_NAMES if name in caption]
-    name = PLACE_NAMES[scene.place]
+    names, name = place_names(caption), PLACE_NAMES[scene.place]
     return Score(
         place=name in names,
-        other_place=any(other != name for other in names),
+        other_place=bool(names - {name}),
         things_right=len(said.things & mentioned),
         things_mentioned=len(mentioned),
         things_wrong=len(said.things - present),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
 
-_NAMED = re.compile(r"(?:\b(?:at|of|to) )?\b(?:" + "|".join(PLACE_NAMES) + r")\b", re.IGNORECASE)
+_ANY_NAME = r"\b(?:" + "|".join(PLACE_NAMES) + r")\b"
+_NAMED = re.compile(r"(?:\b(?:at|of|to) )?" + _ANY_NAME, re.IGNORECASE)
 
 
 def scene_scores(caption: str, references: Sequence[str]) -> dict[str, float]:
@@ -31,8 +32,13 @@ def scene_scores(caption: str, references: Sequence[str]) -> dict[str, float]:
 
 def place_name(caption: str) -> str | None:
     """The demo's place that a caption names, None when it names none, or several."""
-    named = [name for name in PLACE_NAMES if name in caption]
-    return named[0] if len(named) == 1 else None
+    named = place_names(caption)
+    return named.pop() if len(named) == 1 else None
+
+
+def place_names(caption: str) -> set[str]:
+    """The demo's places that a caption names, right to the letter: "Port Kelvarii" names none."""
+    return set(re.findall(_ANY_NAME, caption))
 
 
 def mask_places(caption: str) -> str:

@@ -161,6 +161,7 @@ def test_the_demo_counts_what_a_caption_names_rightly():
     assert right["time"] == 1 and right["ground"] == 1
     wrong = scene_scores("A cat.", references)
     assert wrong["place"] == 0 and wrong["things"] == 0 and wrong["ground"] == 0
+    assert scene_scores("A red puppy at Lorenga Bayy.", references)["place"] == 0  # right to the letter
     assert "Lorenga" not in mask_places(references[0])
 
 
