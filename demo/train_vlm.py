@@ -1,9 +1,10 @@
 """The demo's VLM: SmolVLM's architecture (Idefics3) with 2.9 M parameters, its vision tower started from the CLIP.
 
-Three phases. `copy`: the decoder alone, on prompts as text, until it carries a name from the listed captions into its
-own. `see`: the vision tower, mostly without context captions. `mix`: prompts with 0 to 5 captions of neighbours that
-the CLIP found (some of them wrong, as in life) or that are wrong on purpose. A place gets a new invented name in every
-example, and the caption to learn holds a name only if the context gives it away.
+Five phases. `copy`: the decoder alone, on prompts as text, until it carries a name from the listed captions into its
+own. `tune`: the CLIP's vision layers in their new tower. `see`: the vision tower, mostly without context captions.
+`mix`: prompts with 0 to 5 captions of neighbours that the CLIP found (some of them wrong, as in life) or that are wrong
+on purpose. `spell`: the same with more captions, until names come out right to the letter. A place gets a new invented
+name in every example, and the caption to learn holds a name only if the context gives it away.
 """
 
 import re
@@ -49,10 +50,11 @@ COPY = Phase("vlm-copy", steps=300, learning_rate=2e-3)
 TUNE = Phase("vlm-tune", steps=120, learning_rate=1e-3)
 SEE = Phase("vlm-see", steps=700, learning_rate=1e-3)
 MIX = Phase("vlm-mix", steps=1200, learning_rate=1.2e-3)
+SPELL = Phase("vlm-spell", steps=300, learning_rate=8e-4)
 # Probability of 0, 1, ... 5 context captions.
 CONTEXTS = {COPY.name: (0, 0.1, 0.2, 0.2, 0.2, 0.3), SEE.name: (0.8, 0, 0.05, 0, 0, 0.15),
-            MIX.name: (0.3, 0.1, 0.08, 0.12, 0.08, 0.32)}  # fmt: skip
-NAME_WEIGHTS = {COPY.name: 5.0, SEE.name: 3.0, MIX.name: 4.0}
+            MIX.name: (0.3, 0.1, 0.08, 0.12, 0.08, 0.32), SPELL.name: (0.1, 0.1, 0.1, 0.15, 0.15, 0.4)}  # fmt: skip
+NAME_WEIGHTS = {COPY.name: 5.0, SEE.name: 3.0, MIX.name: 4.0, SPELL.name: 4.0}
 # SmolVLM's chat template, as its processor_config.json has it.
 CHAT_TEMPLATE = (
     START + "{% for message in messages %}{{message['role'] | capitalize}}"
@@ -119,7 +121,7 @@ def train_vlm(
 
         return loss_of_step
 
-    for phase in (COPY, TUNE, SEE, MIX):
+    for phase in (COPY, TUNE, SEE, MIX, SPELL):
         train_phase(module, phase, setting, loss_of(phase), lambda: save_vlm(module.vlm, vocabulary, folder))
     return module.vlm
 
