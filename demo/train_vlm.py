@@ -1,4 +1,4 @@
-"""The demo's VLM: SmolVLM's architecture (Idefics3) with 2.9 M parameters, its vision tower started from the CLIP.
+"""The demo's VLM: SmolVLM's architecture (Idefics3) with 3.1 M parameters, its vision tower started from the CLIP.
 
 Five phases. `copy`: the decoder alone, on prompts as text, until it carries a name from the listed captions into its
 own. `tune`: the CLIP's vision layers in their new tower. `see`: the vision tower, mostly without context captions.
