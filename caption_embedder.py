@@ -1,19 +1,30 @@
 """Stage 7: captions and text queries to unit vectors, by any sentence-transformers model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 import config
-import model_loader
-from records import ModelRef
+from support import models
+from support.batches import batches
+from support.records import ModelRef
+from support.storage.vectors import VectorTable
 
-# BGE v1.5 was trained with this before queries, but its saved configuration does not say so (see its model card).
+# BGE v1.5 was trained with this before queries, but its saved configuration does not say so (see
+# its model card).
 BGE_QUERY_PROMPT = "Represent this sentence for searching relevant passages: "
 BGE_NAMES = ("bge-small-en-v1.5", "bge-base-en-v1.5", "bge-large-en-v1.5")
+BATCHES_PER_SAVE = 4
+
+
+class CaptionVectorStore(Protocol):
+    """Where vectors of captions are kept: the databases."""
+
+    def caption_vectors(self, ref: ModelRef, dimension: int) -> VectorTable: ...
+
+    def add_vectors(self, table: VectorTable, vectors: Mapping[str, np.ndarray]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -26,62 +37,83 @@ class CaptionEmbedder:
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """(N, D) float32, unit rows, of captions; in batches of config.TEXT_BATCH_SIZE."""
-        encode = self.model.encode_document
-        return self._embed(captions, lambda batch: encode(list(batch), **self._options()))
+        return self._embed(captions, self.model.encode_document)
 
     def embed_query(self, query: str) -> np.ndarray:
         """(D,) float32, unit length, of a text query, with the model's query prompt."""
         prompt = query_prompt(self.name)
-        options = self._options() if prompt is None else {**self._options(), "prompt": prompt}
-        return self._embed([query], lambda batch: self.model.encode_query(list(batch), **options))[0]
+        options = {} if prompt is None else {"prompt": prompt}
+        return self._embed([query], self.model.encode_query, **options)[0]
 
-    def _embed(self, texts: Sequence[str], run: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-        batches = model_loader.in_batches(texts, config.TEXT_BATCH_SIZE, run, "embedding captions")
-        return np.concatenate([np.zeros((0, self.dimension), np.float32), *batches])
+    def _embed(
+        self, texts: Sequence[str], encode: Callable[..., np.ndarray], **options: str
+    ) -> np.ndarray:
+        size = config.TEXT_BATCH_SIZE
 
-    @staticmethod
-    def _options() -> dict[str, Any]:
-        return {
-            "normalize_embeddings": True,
-            "convert_to_numpy": True,
-            "batch_size": config.TEXT_BATCH_SIZE,
-            "show_progress_bar": False,
-        }
+        def run(batch: Sequence[str]) -> np.ndarray:
+            return encode(
+                list(batch),
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                batch_size=size,
+                show_progress_bar=False,
+                **options,
+            )
+
+        parts = models.run_in_batches(texts, size, run, "embedding captions")
+        return np.concatenate([np.zeros((0, self.dimension), np.float32), *parts])
 
 
 def load_caption_embedder(ref: ModelRef) -> CaptionEmbedder:
     """The text model of `ref`, loaded once a process."""
-    return model_loader.load_once("text", ref, lambda *where: _build(ref.name, *where))
+    return models.load_once("text", ref, lambda *where: _build(ref.name, *where))
 
 
 def query_prompt(name: str) -> str | None:
-    """What to put before a text query: config's, else BGE's own for BGE, else what the model saved (None)."""
+    """What to put before a text query: config's, else BGE's own for BGE, else the saved (None)."""
     if config.CAPTION_QUERY_PROMPT is not None:
         return config.CAPTION_QUERY_PROMPT
-    return BGE_QUERY_PROMPT if name.lower().replace("\\", "/").rsplit("/", 1)[-1] in BGE_NAMES else None
+    last = name.lower().replace("\\", "/").rsplit("/", 1)[-1]
+    return BGE_QUERY_PROMPT if last in BGE_NAMES else None
 
 
-def _build(name: str, path: str, arguments: dict, device: str) -> CaptionEmbedder:
+def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> CaptionEmbedder:
     from sentence_transformers import SentenceTransformer
 
     settings = {key: value for key, value in arguments.items() if key != "dtype"}
-    model = SentenceTransformer(path, device=device, model_kwargs={"dtype": arguments["dtype"]}, **settings).eval()
-    return CaptionEmbedder(model, name, model.get_embedding_dimension())
+    dtype = {"dtype": arguments["dtype"]}
+    model = SentenceTransformer(path, device=device, model_kwargs=dtype, **settings).eval()
+    dimension = model.get_embedding_dimension()
+    assert dimension is not None
+    return CaptionEmbedder(model, name, dimension)
 
 
-def embed_missing(
-    captions: Sequence[str], embedder: CaptionEmbedder, save: Callable[[dict[str, np.ndarray]], None]
+# --- Embedding what has no vector yet -------------------------------------------------------------
+class EmbeddedCaptions(NamedTuple):
+    """The text model, and the vectors of all captions that it has seen."""
+
+    embedder: CaptionEmbedder
+    vectors: VectorTable
+
+
+def embed_captions(
+    captions: Sequence[str], ref: ModelRef, store: CaptionVectorStore
+) -> EmbeddedCaptions:
+    """Embeds those of `captions` for which `store` has no vector yet by the text model of `ref`."""
+    embedder = load_caption_embedder(ref)
+    vectors = store.caption_vectors(ref, embedder.dimension)
+    distinct = dict.fromkeys(captions)
+    missing = [caption for caption in distinct if caption and caption not in vectors.rows]
+    embed_each(missing, embedder, lambda new: store.add_vectors(vectors, new))
+    return EmbeddedCaptions(embedder, vectors)
+
+
+def embed_each(
+    captions: Sequence[str],
+    embedder: CaptionEmbedder,
+    save: Callable[[dict[str, np.ndarray]], None],
 ) -> None:
-    """Embeds `captions` batch by batch, giving each batch to `save` as {caption: (D,) vector} before the next."""
-    step = 4 * config.TEXT_BATCH_SIZE  # one write for several steps
-    bar = tqdm(
-        total=len(captions),
-        desc="Embedding captions",
-        unit="caption",
-        disable=len(captions) < 2 or not config.SHOW_PROGRESS,
-    )
-    with bar:
-        for start in range(0, len(captions), step):
-            batch = captions[start : start + step]
-            save(dict(zip(batch, embedder.embed_captions(batch), strict=True)))
-            bar.update(len(batch))
+    """Embeds `captions`, passing some batches at a time to `save` as {caption: (D,) vector}."""
+    step = BATCHES_PER_SAVE * config.TEXT_BATCH_SIZE
+    for batch in batches(captions, step, "Embedding captions", "caption", least=2):
+        save(dict(zip(batch, embedder.embed_captions(batch), strict=True)))

@@ -1,21 +1,24 @@
 """Stage 2: images to unit vectors, by CLIP or SigLIP."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 import config
-import model_loader
-from records import ImageError, ModelRef, PipelineError, Sample
+from support import models
+from support.batches import batches
+from support.errors import ImageError, PipelineError
+from support.records import ModelRef, Sample
+from support.sources.own import own_sample
+from support.storage.vectors import VectorTable
 
 log = logging.getLogger("captioning")
 
-BACKEND = "pil"  # of the image processor; another one shifts embeddings a little, so databases record it
+BACKEND = "pil"  # of the image processor; another one shifts vectors a little: databases record it
 
 
 @dataclass(frozen=True)
@@ -26,85 +29,187 @@ class ImageEmbedder:
     processor: Any
     device: str
     dimension: int
-    tokenizer: Callable[[], Any]  # loads the tokenizer, which images do without
+    load_tokenizer: Callable[[], Any]  # images do without it
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(N, D) float32, unit rows, of RGB images; in batches of config.IMAGE_BATCH_SIZE."""
-        batches = model_loader.in_batches(images, config.IMAGE_BATCH_SIZE, self._embed_batch, "embedding images")
-        return np.concatenate([np.zeros((0, self.dimension), np.float32), *batches])
-
-    def _embed_batch(self, images: Sequence[Image.Image]) -> np.ndarray:
-        import torch
-
-        inputs = self.processor(images=list(images), return_tensors="pt").to(self.device, self.model.dtype)
-        with torch.inference_mode():
-            features = self.model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output  # (B, D)
-        return unit_rows(features.float().cpu().numpy(), "The image model")
+        size = config.IMAGE_BATCH_SIZE
+        return self._joined(models.run_in_batches(images, size, self._embed, "embedding images"))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, D) float32, unit rows, of texts in the space of the images; long ones are cut to what the model takes."""
-        tokenizer = self.tokenizer()
+        """(N, D) float32, unit rows, of texts in the space of the images.
+
+        Long texts are cut to what the model takes.
+        """
+        tokenizer = self.load_tokenizer()
+        size = config.TEXT_BATCH_SIZE
 
         def run(batch: Sequence[str]) -> np.ndarray:
-            import torch
+            return self._embed_texts(batch, tokenizer)
 
-            length = min(tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
-            inputs = tokenizer(
-                list(batch), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            )
-            wanted = {key: inputs[key].to(self.device) for key in ("input_ids", "attention_mask") if key in inputs}
-            with torch.inference_mode():
-                features = self.model.get_text_features(**wanted).pooler_output  # (B, D)
-            return unit_rows(features.float().cpu().numpy(), "The text side of the image model")
+        return self._joined(models.run_in_batches(texts, size, run, "embedding texts"))
 
-        batches = model_loader.in_batches(texts, config.TEXT_BATCH_SIZE, run, "embedding texts")
-        return np.concatenate([np.zeros((0, self.dimension), np.float32), *batches])
+    def _joined(self, parts: Any) -> np.ndarray:
+        return np.concatenate([np.zeros((0, self.dimension), np.float32), *parts])
+
+    def _embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        import torch
+
+        inputs = self.processor(images=list(images), return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)  # (B, 3, H, W)
+        with torch.inference_mode():
+            features = self.model.get_image_features(pixel_values=pixels).pooler_output  # (B, D)
+        return unit_rows(features.float().cpu().numpy(), "The image model")
+
+    def _embed_texts(self, texts: Sequence[str], tokenizer: Any) -> np.ndarray:
+        import torch
+
+        longest = self.model.config.text_config.max_position_embeddings
+        inputs = tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=min(tokenizer.model_max_length, longest),
+            return_tensors="pt",
+        )
+        names = [name for name in ("input_ids", "attention_mask") if name in inputs]
+        wanted = {name: inputs[name].to(self.device) for name in names}
+        with torch.inference_mode():
+            features = self.model.get_text_features(**wanted).pooler_output  # (B, D)
+        return unit_rows(features.float().cpu().numpy(), "The text side of the image model")
 
 
 def load_image_embedder(ref: ModelRef) -> ImageEmbedder:
     """The image model of `ref`, loaded once a process."""
-    return model_loader.load_once("clip", ref, lambda *where: _build(ref.name, *where))
+    return models.load_once("clip", ref, lambda *where: _build(ref.name, *where))
 
 
-def _build(name: str, path: str, arguments: dict, device: str) -> ImageEmbedder:
+def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> ImageEmbedder:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     without_dtype = {key: value for key, value in arguments.items() if key != "dtype"}
     processor = AutoImageProcessor.from_pretrained(path, backend=BACKEND, **without_dtype)
     model = AutoModel.from_pretrained(path, **arguments).to(device).eval()
     if not hasattr(model, "get_image_features"):
-        raise PipelineError(f"'{name}' is no CLIP or SigLIP model: it gives no image embedding. Check CLIP_MODEL_NAME.")
-    dimension = getattr(model.config, "projection_dim", None) or model.config.vision_config.hidden_size
-    return ImageEmbedder(
-        model, processor, device, dimension, lambda: AutoTokenizer.from_pretrained(path, **without_dtype)
-    )
+        raise PipelineError(
+            f"'{name}' is no CLIP or SigLIP model: it gives no image embedding. Check "
+            "CLIP_MODEL_NAME."
+        )
+    projected = getattr(model.config, "projection_dim", None)
+    dimension = projected or model.config.vision_config.hidden_size
+
+    def load_tokenizer() -> Any:
+        return AutoTokenizer.from_pretrained(path, **without_dtype)
+
+    return ImageEmbedder(model, processor, device, dimension, load_tokenizer)
+
+
+def unit_rows(vectors: np.ndarray, what: str) -> np.ndarray:
+    """`vectors` (N, D) scaled to unit length, float32.
+
+    Raises PipelineError for a row that is zero or not finite.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        raise PipelineError(
+            f"{what} gave a vector that is zero or not a number. With DTYPE = "
+            '"float16", use "auto".'
+        )
+    return (vectors / lengths).astype(np.float32)
+
+
+# --- Embedding what has no vector yet -------------------------------------------------------------
+class EmbeddedImages(NamedTuple):
+    """The image model, and the vectors of all images that it has seen."""
+
+    embedder: ImageEmbedder
+    vectors: VectorTable
+
+
+class SplitDataset(Protocol):
+    """A dataset, split into gallery and experiments."""
+
+    unreadable: dict[str, str]  # images that cannot be decoded: label -> reason
+
+    def get_training_data(self) -> Sequence[Sample]: ...
+
+    def get_experiment_data(self) -> Sequence[Sample]: ...
+
+
+class ImageVectorStore(Protocol):
+    """Where vectors of images are kept: the databases."""
+
+    @property
+    def captions(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def image_vectors(self, ref: ModelRef, dimension: int, backend: str) -> VectorTable: ...
+
+    def add_vectors(self, table: VectorTable, vectors: Mapping[str, np.ndarray]) -> None: ...
+
+
+def embed_dataset(dataset: SplitDataset, ref: ModelRef, store: ImageVectorStore) -> EmbeddedImages:
+    """Embeds the images for which `store` has no vector yet by the image model of `ref`.
+
+    The gallery, and what was captioned earlier, so that it gives context under a new model too.
+    Images that cannot be read are added to the dataset's `unreadable`.
+    """
+    embedder = load_image_embedder(ref)
+    vectors = store.image_vectors(ref, embedder.dimension, BACKEND)
+    missing = [s for s in dataset.get_training_data() if s.content_hash not in vectors.rows]
+    missing += _captioned_earlier(dataset.get_experiment_data(), store.captions, missing, vectors)
+    readable = [sample for sample in missing if sample.label not in dataset.unreadable]
+    skipped = embed_gallery(readable, embedder, lambda new: store.add_vectors(vectors, new))
+    dataset.unreadable.update(skipped)
+    return EmbeddedImages(embedder, vectors)
+
+
+def _captioned_earlier(
+    experiments: Sequence[Sample],
+    records: Mapping[str, Mapping[str, Any]],
+    missing: Sequence[Sample],
+    vectors: VectorTable,
+) -> list[Sample]:
+    """The images captioned earlier that have no vector, are not `missing`, and can be found."""
+    captioned = {k: r for k, r in records.items() if r["generated"] and k not in vectors.rows}
+    samples = [sample for sample in experiments if sample.content_hash in captioned]
+    known = {sample.content_hash for sample in (*missing, *samples)}
+    for key, record in captioned.items():
+        if record["original_index"] is None and key not in known:
+            samples += _own_image(key, record["image"])
+    return samples
+
+
+def _own_image(content_hash: str, path: str) -> list[Sample]:
+    """The sample of a user's image captioned earlier; none if its file is gone or another."""
+    try:
+        own = own_sample(path)
+    except ImageError:
+        return []  # moved or deleted since
+    return [own] if own.content_hash == content_hash else []
 
 
 def embed_gallery(
-    samples: Sequence[Sample], embedder: ImageEmbedder, save: Callable[[dict[str, np.ndarray]], None]
+    samples: Sequence[Sample],
+    embedder: ImageEmbedder,
+    save: Callable[[dict[str, np.ndarray]], None],
 ) -> dict[str, str]:
-    """Embeds `samples` batch by batch, giving each batch to `save` as {content hash: (D,) vector} before the next.
+    """Embeds `samples` batch by batch, passing each to `save` as {content hash: (D,) vector}.
 
-    So an interrupted run loses one batch at most. An image that cannot be read is skipped; returned are their labels
-    with the reasons.
+    So an interrupted run loses one batch at most. An image that cannot be read is skipped; returns
+    their labels with the reasons.
     """
     skipped: dict[str, str] = {}
-    with tqdm(
-        total=len(samples), desc="Embedding images", unit="image", disable=not (samples and config.SHOW_PROGRESS)
-    ) as bar:
-        for start in range(0, len(samples), config.IMAGE_BATCH_SIZE):
-            batch = samples[start : start + config.IMAGE_BATCH_SIZE]
-            images = _readable(batch, skipped)
-            if images:
-                save(dict(zip(images, embedder.embed(list(images.values())), strict=True)))
-            bar.update(len(batch))
+    for batch in batches(samples, config.IMAGE_BATCH_SIZE, "Embedding images", "image"):
+        images = _readable(batch, skipped)
+        if images:
+            save(dict(zip(images, embedder.embed(list(images.values())), strict=True)))
     for label, reason in skipped.items():
         log.warning("Skipped %s", reason if label in reason else f"{label}: {reason}")
     return skipped
 
 
 def _readable(samples: Sequence[Sample], skipped: dict[str, str]) -> dict[str, Image.Image]:
-    """The decoded images by content hash; those that cannot be read go to `skipped`."""
+    """The decoded images by content hash; those that cannot be read are added to `skipped`."""
     images = {}
     for sample in samples:
         try:
@@ -112,11 +217,3 @@ def _readable(samples: Sequence[Sample], skipped: dict[str, str]) -> dict[str, I
         except ImageError as error:
             skipped[sample.label] = str(error)
     return images
-
-
-def unit_rows(vectors: np.ndarray, what: str) -> np.ndarray:
-    """`vectors` (N, D) scaled to unit length, float32. Raises PipelineError for a row that is not finite, or zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.all(np.isfinite(lengths) & (lengths > 0)):
-        raise PipelineError(f'{what} gave a vector that is zero or not a number. With DTYPE = "float16", use "auto".')
-    return (vectors / lengths).astype(np.float32)

@@ -1,10 +1,11 @@
 """Stores a Hugging Face token, which gated models such as EmbeddingGemma need.
 
     python setup_token.py          asks for a token, verifies it, stores it as huggingface_hub does
-    python setup_token.py --check  says whether one is there and what it opens; exit status 0, or 2 without a valid one
+    python setup_token.py --check  says whether one is there and what it opens; exit status 0, or 2
+                                   without a valid one
 
-Make a token (kind "read") at https://huggingface.co/settings/tokens. The order in which tokens are looked for:
-the variable HF_TOKEN, the variable HUGGINGFACE_TOKEN, the stored one.
+Create a token (type "read") at https://huggingface.co/settings/tokens. Tokens are looked for in
+this order: the variable HF_TOKEN, the variable HUGGINGFACE_TOKEN, the stored one.
 """
 
 import argparse
@@ -14,28 +15,31 @@ import sys
 from pathlib import Path
 
 import config
-import hub
-from hub_download import why_unreachable
-from hub_errors import (
+from support.errors import HubError, PipelineError
+from support.hub.connection import why_unreachable
+from support.hub.errors import errors_explained, licence_page
+from support.hub.names import is_local
+from support.hub.token import (
     TOKEN_PAGE,
     check_token,
-    errors_explained,
-    licence_page,
     looks_like_token,
     token_state,
     use_huggingface_token,
 )
-from records import HubError, PipelineError
 
 MODEL_SETTINGS = ("CLIP_MODEL_NAME", "VLM_MODEL_NAME", "CAPTION_EMBEDDING_MODEL")
-REMEDY = f"Make a new one at {TOKEN_PAGE}, then run: python setup_token.py"
+REMEDY = f"Create a new one at {TOKEN_PAGE}, then run: python setup_token.py"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="setup_token.py", description="Store or check a Hugging Face token.")
+    parser = argparse.ArgumentParser(
+        prog="setup_token.py", description="Store or check a Hugging Face token."
+    )
     parser.add_argument(
-        "--check", action="store_true", help="report without asking; exit status 2 without a valid token"
+        "--check",
+        action="store_true",
+        help="report without asking; exit status 2 without a valid token",
     )
     arguments = parser.parse_args(argv)
     use_huggingface_token()
@@ -51,13 +55,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check() -> None:
-    """Reports on the token that would be used. Raises HubError without one, or when the Hub does not accept it."""
+    """Reports on the token that would be used. Raises HubError without one, or when the Hub does
+    not accept it.
+    """
     from huggingface_hub import get_token
 
     check_token()
     token = get_token()
     if not token:
-        raise HubError(f"No token was found. Make one at {TOKEN_PAGE}, then run: python setup_token.py")
+        raise HubError(
+            f"No token was found. Create one at {TOKEN_PAGE}, then run: python setup_token.py"
+        )
     name = account(token)
     if name is None:
         raise HubError(f"The Hub does not accept the token ({token_state()}). {REMEDY}")
@@ -66,14 +74,18 @@ def check() -> None:
 
 
 def ask_and_store() -> None:
-    """Asks for a token without showing it (or reads a line from a pipe), verifies it, then stores it."""
+    """Asks for a token without showing it (or reads a line from a pipe), verifies it, then stores
+    it.
+    """
     from huggingface_hub import get_token, login
 
     token = _ask()
     if not token:
         raise HubError("No token was given. Nothing was stored.")
     if not looks_like_token(token):
-        raise HubError(f"That is no token: it holds spaces or unusual characters. Nothing was stored. {REMEDY}")
+        raise HubError(
+            f"That is no token: it holds spaces or unusual characters. Nothing was stored. {REMEDY}"
+        )
     name = account(token)
     if name is None:
         raise HubError(f"The Hub does not accept this token. Nothing was stored. {REMEDY}")
@@ -83,19 +95,24 @@ def ask_and_store() -> None:
         raise HubError(f"The token is valid, but it cannot be stored: {error}") from error
     print(f"The token is valid and stored; account: {name}.")
     if get_token() != token:
-        print(f"Another one goes before it ({token_state()}): take that variable out of your environment.")
+        print(
+            f"Another one precedes it ({token_state()}): remove that variable from your "
+            "environment."
+        )
     report_access(token)
 
 
 def _ask() -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().strip()
-    print(f"Make a token at {TOKEN_PAGE} and paste it here; it is not shown.", flush=True)
+    print(f"Create a token at {TOKEN_PAGE} and paste it here; it is not shown.", flush=True)
     return getpass.getpass("Token: ").strip()
 
 
 def account(token: str) -> str | None:
-    """The account that `token` belongs to, None when the Hub does not accept it. Raises HubError without a Hub."""
+    """The account that `token` belongs to, None when the Hub does not accept it. Raises HubError
+    without a Hub.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -110,13 +127,16 @@ def account(token: str) -> str | None:
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             return None
+        status = error.response.status_code
         raise HubError(
-            f"The Hub could not verify the token just now (status {error.response.status_code}). Try again."
+            f"The Hub could not verify the token just now (status {status}). Try again."
         ) from error
 
 
 def report_access(token: str) -> None:
-    """Says for each gated model that config.py names, in use or as an alternative, whether the token opens it."""
+    """Says for each gated model that config.py names, in use or as an alternative, whether the
+    token opens it.
+    """
     gated = [name for name in model_names() if _is_gated(name, token)]
     for name in gated:
         closed = f"not open to this token; accept its licence at {licence_page(name)}"
@@ -126,15 +146,21 @@ def report_access(token: str) -> None:
 
 
 def model_names() -> list[str]:
-    """The Hub models that config.py names: those in use, and the alternatives in its commented lines."""
+    """The Hub models that config.py names: those in use, and the alternatives in its commented
+    lines.
+    """
     written = Path(config.__file__).read_text(encoding="utf-8")
-    lines = re.findall(rf'^(?:# *)?(?:{"|".join(MODEL_SETTINGS)}) *= *"([^"]+)"', written, re.MULTILINE)
+    lines = re.findall(
+        rf'^(?:# *)?(?:{"|".join(MODEL_SETTINGS)}) *= *"([^"]+)"', written, re.MULTILINE
+    )
     names = dict.fromkeys([*(getattr(config, setting) for setting in MODEL_SETTINGS), *lines])
-    return [name for name in names if not hub.is_local(name)]
+    return [name for name in names if not is_local(name)]
 
 
 def _is_gated(name: str, token: str) -> bool:
-    """Whether a model wants its licence accepted. One that cannot be looked up is named, and left out."""
+    """Whether a model wants its licence accepted. One that cannot be looked up is named, and left
+    out.
+    """
     from huggingface_hub import HfApi
 
     try:

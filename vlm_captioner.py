@@ -2,29 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from PIL import Image
 
 import config
-import model_loader
-from records import ModelRef
+from support import models
+from support.records import GeneratedCaption, ModelRef
+from support.result import MadeWith
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A loaded VLM. `takes_prompt` is False for BLIP and GIT, which caption from the image alone."""
+    """A loaded VLM."""
 
     model: Any
     processor: Any
     device: str
-    takes_prompt: bool
+    takes_prompt: bool  # False for BLIP and GIT, which caption from the image alone
+
+    def shown(self, prompts: Sequence[str]) -> list[str | None]:
+        """The prompts that the model is shown: all of them, or None for each."""
+        return list(prompts) if self.takes_prompt else [None] * len(prompts)
 
     def write_captions(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[str]:
         """One caption for each RGB image with its prompt; in batches of config.VLM_BATCH_SIZE."""
         pairs = list(zip(images, prompts, strict=True))
-        batches = model_loader.in_batches(pairs, config.VLM_BATCH_SIZE, self._caption_batch, "captioning")
-        return [caption for batch in batches for caption in batch]
+        size = config.VLM_BATCH_SIZE
+        written: list[str] = []
+        for captions in models.run_in_batches(pairs, size, self._caption_batch, "captioning"):
+            written += captions
+        return written
 
     def _caption_batch(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[str]:
         import torch
@@ -36,15 +45,15 @@ class Captioner:
             tokens = self.model.generate(**inputs, **generation_settings())  # (B, prompt + new)
         if self.takes_prompt:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]  # (B, new)
-        return [" ".join(text.split()) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
 
     def _inputs(self, pairs: Sequence[tuple[Image.Image, str]]) -> Any:
         images = [image for image, _ in pairs]
         if not self.takes_prompt:
             return self.processor(images=images, return_tensors="pt")
-        messages = [[_message(image, prompt)] for image, prompt in pairs]
         return self.processor.apply_chat_template(
-            messages,
+            [[_message(image, prompt)] for image, prompt in pairs],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -54,11 +63,12 @@ class Captioner:
 
 
 def _message(image: Image.Image, prompt: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}
+    content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+    return {"role": "user", "content": content}
 
 
 def generation_settings() -> dict[str, Any]:
-    """What `generate` is given: greedy unless config.NUM_BEAMS or config.TEMPERATURE say otherwise."""
+    """What `generate` is given: greedy unless config.NUM_BEAMS or config.TEMPERATURE differ."""
     settings: dict[str, Any] = {
         "max_new_tokens": config.MAX_NEW_TOKENS,
         "num_beams": config.NUM_BEAMS,
@@ -69,21 +79,43 @@ def generation_settings() -> dict[str, Any]:
     return settings
 
 
+def write_captions(
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    ref: ModelRef,
+    made_with: MadeWith,
+    run: str | None = None,
+) -> list[GeneratedCaption]:
+    """One caption by the VLM of `ref` for each RGB image with its prompt, and what made it."""
+    captioner = load_captioner(ref)
+    timestamp = datetime.now().astimezone().isoformat(timespec="seconds")
+    captions = captioner.write_captions(images, prompts)
+    return [
+        GeneratedCaption(caption, prompt, {"timestamp": timestamp, **made_with, "run": run})
+        for caption, prompt in zip(captions, captioner.shown(prompts), strict=True)
+    ]
+
+
 def load_captioner(ref: ModelRef) -> Captioner:
     """The VLM of `ref`, loaded once a process."""
     splitting = config.VLM_IMAGE_SPLITTING
-    return model_loader.load_once("vlm", ref, lambda *where: _build(*where, splitting), splitting)
+
+    def build(path: str, arguments: dict[str, Any], device: str) -> Captioner:
+        return _build(path, arguments, device, splitting)
+
+    return models.load_once("vlm", ref, build, splitting)
 
 
-def _build(path: str, arguments: dict, device: str, splitting: bool) -> Captioner:
+def _build(path: str, arguments: dict[str, Any], device: str, splitting: bool) -> Captioner:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     without_dtype = {key: value for key, value in arguments.items() if key != "dtype"}
     processor = AutoProcessor.from_pretrained(path, backend="pil", **without_dtype)
-    model = AutoModelForImageTextToText.from_pretrained(path, **arguments).to(device).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, **arguments)
     takes_prompt = bool(getattr(processor, "chat_template", None))
     if takes_prompt:
-        processor.tokenizer.padding_side = "left"  # the new tokens of a batch must follow the prompt, not its padding
+        # The new tokens of a batch must follow the prompt, not its padding.
+        processor.tokenizer.padding_side = "left"
     if hasattr(processor.image_processor, "do_image_splitting"):
         processor.image_processor.do_image_splitting = splitting
-    return Captioner(model, processor, device, takes_prompt)
+    return Captioner(model.to(device).eval(), processor, device, takes_prompt)

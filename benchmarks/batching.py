@@ -1,7 +1,8 @@
-"""How much faster the VLM captions in batches: `python -m benchmarks.batching [--batch 16] [--images 48] [--rounds 5]`.
+"""Measure the speed-up of captioning in batches: `python -m benchmarks.batching`.
 
-Captions the same demo images with the same prompts, in batches and one at a time in turn, in one process; prints the
-images a second of each (medians) and the median ratio. Also checks that the captions are the same.
+Captions the same demo images with the same prompts, in batches and one at a time in turn, in one
+process; prints the images per second of each (medians) and the median ratio. Also checks that the
+captions are the same. Flags and their defaults: `--batch 16 --images 48 --rounds 5`.
 """
 
 import argparse
@@ -9,9 +10,10 @@ import statistics
 import time
 
 import config
-import hub
+import demo
 import main as pipeline
-from prompt_generator import build_prompt
+from prompt_generator import build_prompts
+from support.hub.revisions import locate
 from vlm_captioner import load_captioner
 
 
@@ -23,15 +25,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     config.MODE, config.SHOW_PROGRESS = "demo", False
-    dataset_loader, db_manager = pipeline.initialize_system()
-    with db_manager:
-        pool = pipeline.embed_images(dataset_loader, db_manager).pool(generated=False)
-        samples = dataset_loader.get_experiment_data()[: arguments.images]
-        images = [sample.image for sample in samples]
-        vectors = pipeline.embed_images(dataset_loader, db_manager).embedder.embed(images)
-    found = [pool.neighbors(vector, sample.content_hash) for vector, sample in zip(vectors, samples, strict=True)]
-    prompts = [build_prompt([neighbor.captions[0] for neighbor in neighbors]) for neighbors in found]
-    captioner = load_captioner(hub.locate(hub.model_refs("demo").vlm))
+    system = pipeline.initialize_system()
+    with system.db_manager:
+        embedder, table = pipeline.embed_images(system)
+        pool = system.pool(table, generated=False)
+    samples = system.dataset_loader.get_experiment_data()[: arguments.images]
+    images = [sample.image for sample in samples]
+    prompts = build_prompts(pool.neighbors_of(samples, embedder.embed(images)))
+    captioner = load_captioner(locate(demo.models().vlm))
 
     def seconds(batch_size: int) -> tuple[float, list[str]]:
         config.VLM_BATCH_SIZE = batch_size
@@ -44,8 +45,12 @@ def main() -> None:
     same = all(single[1] == batched[1] for single, batched in rounds)
     rates = [statistics.median(len(images) / run[which][0] for run in rounds) for which in (0, 1)]
     ratio = statistics.median(single[0] / batched[0] for single, batched in rounds)
-    print(f"{len(images)} images, {arguments.rounds} rounds, captions {'the same' if same else 'DIFFERENT'}")
-    print(f"one at a time {rates[0]:.1f} images/s, in batches of {arguments.batch} {rates[1]:.1f} images/s")
+    verdict = "the same" if same else "DIFFERENT"
+    print(f"{len(images)} images, {arguments.rounds} rounds, captions {verdict}")
+    print(
+        f"one at a time {rates[0]:.1f} images/s, "
+        f"in batches of {arguments.batch} {rates[1]:.1f} images/s"
+    )
     print(f"{ratio:.2f} times as fast")
 
 

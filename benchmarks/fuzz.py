@@ -1,4 +1,4 @@
-"""Opens, updates and rebuilds databases damaged in 10,000 ways: python -m benchmarks.fuzz [EXAMPLES]"""
+"""Open, update and rebuild damaged databases: python -m benchmarks.fuzz [EXAMPLES=10000]"""
 
 import logging
 import sys
@@ -20,13 +20,19 @@ def main(examples: int) -> None:
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         target = fuzz.Target(Path(folder))
 
-        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
         @given(damage=fuzz.damages())
         def attack(damage: tuple) -> None:
             outcomes[target.attack(*damage)] += 1
 
         attack()
-    print(f"{sum(outcomes.values())} damaged databases: {dict(outcomes)}, {time.monotonic() - start:.0f} s")
+    seconds = time.monotonic() - start
+    print(f"{sum(outcomes.values())} damaged databases: {dict(outcomes)}, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

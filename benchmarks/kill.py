@@ -1,4 +1,4 @@
-"""SIGKILL and disk errors at every step, and SIGKILL at 200 random moments: python -m benchmarks.kill"""
+"""SIGKILL and disk errors at every step and at random moments: python -m benchmarks.kill"""
 
 import errno
 import json
@@ -15,7 +15,9 @@ def main() -> None:
     runs = {
         "SIGKILL before every step": lambda folder: attacks.sweep(folder, "before"),
         "SIGKILL after every step": lambda folder: attacks.sweep(folder, "after"),
-        "SIGKILL half-way through every write": lambda folder: attacks.sweep(folder, "half", ("write",)),
+        "SIGKILL half-way through every write": lambda folder: attacks.sweep(
+            folder, "half", ("write",)
+        ),
         "SIGKILL at every step of --rebuild": attacks.rebuild_kills,
         "SIGKILL at 200 random moments": lambda folder: attacks.random_kills(folder, 200),
         "EIO at every step": lambda folder: attacks.sweep(folder, errno.EIO),
@@ -26,9 +28,12 @@ def main() -> None:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found = run(Path(folder))
-        counts = {key: found[key] for key in ("steps", "kills", "updates", "entries") if key in found}
+        counts = {
+            key: found[key] for key in ("steps", "kills", "updates", "entries") if key in found
+        }
         problems = found["problems"] or "none"
-        print(f"{name}: {json.dumps(counts)}, problems: {problems} ({time.monotonic() - start:.0f} s)", flush=True)
+        seconds = time.monotonic() - start
+        print(f"{name}: {json.dumps(counts)}, problems: {problems} ({seconds:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

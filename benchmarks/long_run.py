@@ -1,4 +1,4 @@
-"""5,000 updates over 200 images in one process: memory, file handles, time: python -m benchmarks.long_run [UPDATES]"""
+"""Memory, file handles and time of many updates: python -m benchmarks.long_run [UPDATES=5000]"""
 
 import sys
 import tempfile
@@ -13,7 +13,9 @@ def main(updates: int) -> None:
     print("updates  resident MiB  file handles  ms an update")
     for mark in outcome["marks"]:
         each = 1000 * mark["s"] / (updates / len(outcome["marks"]))
-        print(f"{mark['updates']:7}  {mark['kib'] / 1024:12.1f}  {mark['handles']:12}  {each:12.2f}")
+        print(
+            f"{mark['updates']:7}  {mark['kib'] / 1024:12.1f}  {mark['handles']:12}  {each:12.2f}"
+        )
 
 
 if __name__ == "__main__":

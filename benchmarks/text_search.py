@@ -1,13 +1,15 @@
 """Search by text on real captions, with words in common counting and without.
 
-python -m benchmarks.text_search Flickr8k.token.txt     (the captions of Flickr8k; no images are needed)
+python -m benchmarks.text_search Flickr8k.token.txt    (Flickr8k's captions; no images are needed)
 
-Of each image one caption is the query and the others are what the search sees: how often is that image found first?
+Of each image one caption is the query and the others are what the search sees: how often is that
+image found first?
 """
 
 import argparse
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,8 @@ def main() -> None:
     texts = read_captions(parser.parse_args().captions)
     embedder = load_package_model()
     distinct = list(dict.fromkeys(text for row in texts for text in row))
-    vectors, rows = embedder.embed_captions(distinct), {text: row for row, text in enumerate(distinct)}
+    vectors = embedder.embed_captions(distinct)
+    rows = {text: row for row, text in enumerate(distinct)}
     for shown in (4, 1):
         for weight in WEIGHTS:
             config.SEARCH_WORD_WEIGHT = weight
@@ -50,18 +53,30 @@ def load_package_model() -> CaptionEmbedder:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(demo.text_package_folder()))
-    return CaptionEmbedder(model, "all-MiniLM-L6-v2", model.get_embedding_dimension())
+    dimension = model.get_embedding_dimension() or 0
+    return CaptionEmbedder(model, "all-MiniLM-L6-v2", dimension)
 
 
-def places_of(images: list[tuple[str, list[str]]], rows: dict[str, int], vectors: np.ndarray) -> np.ndarray:
+def places_of(
+    images: list[tuple[str, list[str]]], rows: dict[str, int], vectors: np.ndarray
+) -> np.ndarray:
     """(N,) at which place, from 0, each image is found by its query; 5 when later than that."""
-    records = {
-        str(index): {"index": index, "image": "", "original_index": index, "captions": shown, "generated": None}
-        for index, (_, shown) in enumerate(images)
-    }
+    records: dict[str, dict[str, Any]] = {}
+    for index, (_, shown) in enumerate(images):
+        records[str(index)] = {
+            "index": index,
+            "image": "",
+            "original_index": index,
+            "captions": shown,
+            "generated": None,
+        }
     pool = CaptionPool(candidates(records, frozenset(records), generated=False), records)
-    found = [[n.index for n in pool.search(query, vectors[rows[query]], rows, vectors, 5)] for query, _ in images]
-    return np.array([best.index(index) if index in best else 5 for index, best in enumerate(found)])
+    places = []
+    for index, (query, _) in enumerate(images):
+        found = pool.search(query, vectors[rows[query]], rows, vectors, 5)
+        best = [neighbor.index for neighbor in found]
+        places.append(best.index(index) if index in best else 5)
+    return np.array(places)
 
 
 if __name__ == "__main__":

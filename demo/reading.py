@@ -1,15 +1,16 @@
-"""What a caption of a demo scene says: a reader of the grammar that captions.py writes."""
+"""Parse captions of demo scenes: what they mention, by the grammar of captions.py."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from demo.scenes import COLORS, PLACES
-from demo.vocabulary import GROUND_WORDS, KIND_WORDS, SIZE_WORDS, TIME_WORDS
+from demo.vocabulary import GROUND_WORDS, KIND_WORDS, SIZE_WORDS, TIME_WORDS, WordTable
 
 
 @dataclass(frozen=True)
 class Mentions:
-    """What a caption names, in canonical words; `things` holds (color, kind)."""
+    """What a caption mentions, in canonical words; `things` holds (color, kind)."""
 
     things: frozenset[tuple[str, str]]
     kinds: frozenset[str]
@@ -18,8 +19,8 @@ class Mentions:
     landmark: str | None
 
 
-def canonical_by_word(table):
-    """{word: canonical} from {canonical: words}."""
+def canonical_by_word(table: WordTable) -> dict[str, str]:
+    """Invert {canonical: words} into {word: canonical}."""
     return {word: canonical for canonical, words in table.items() for word in words}
 
 
@@ -30,11 +31,15 @@ SIZE_NAMES = frozenset(canonical_by_word(SIZE_WORDS))
 
 
 def read_mentions(caption: str) -> Mentions:
-    """What `caption` names: each kind with the colour right before it; the first time, ground and landmark."""
+    """Parse `caption`: every kind with the colour just before it, the first time and so on."""
     words = [word for word in re.findall(r"[a-z]+", caption.lower()) if word not in SIZE_NAMES]
-    kinds = [(before, KIND_OF[word]) for before, word in zip(["", *words], words, strict=False) if word in KIND_OF]
+    kinds = [
+        (before, KIND_OF[word])
+        for before, word in zip(["", *words], words, strict=False)
+        if word in KIND_OF
+    ]
 
-    def first(canonical):
+    def first(canonical: Mapping[str, str]) -> str | None:
         return next((canonical[word] for word in words if word in canonical), None)
 
     return Mentions(

@@ -1,27 +1,29 @@
-"""What a caption of a demo scene gets right, judged by the scene's references."""
+"""Score captions of demo scenes against their reference captions."""
 
 import re
 from collections.abc import Sequence
 
 from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
+from support.scoring import ExtraScores
 
 _ANY_NAME = r"\b(?:" + "|".join(PLACE_NAMES) + r")\b"
 _NAMED = re.compile(r"(?:\b(?:at|of|to) )?" + _ANY_NAME, re.IGNORECASE)
 
 
 def scene_scores(caption: str, references: Sequence[str]) -> dict[str, float]:
-    """Shares from 0 to 1 of what the references mention and `caption` names rightly; NaN where they mention none.
+    """Recall of what the references mention, 0..1; NaN where they mention nothing.
 
-    `place`: the proper name; `things`: things with their colours; `kinds`: things whatever their colour; `colors`: the
-    colours of the things that it names; `time` and `ground`.
+    `place`: the proper name; `things`: things with their colours; `kinds`: things of any colour;
+    `colors`: the colours of the things that `caption` mentions; `time` and `ground`.
     """
     said, truths = read_mentions(caption), [read_mentions(reference) for reference in references]
-    things = frozenset().union(*(truth.things for truth in truths))
+    things = {thing for truth in truths for thing in truth.things}
     color_of = {kind: color for color, kind in things}
     named = {kind: color for color, kind in said.things if kind in color_of}
+    true_place = next(filter(None, map(place_name, references)), None)
     return {
-        "place": float(place_name(caption) == next(filter(None, map(place_name, references)), None)),
+        "place": float(place_name(caption) == true_place),
         "things": _share(len(said.things & things), len(things)),
         "kinds": _share(len(said.kinds & set(color_of)), len(color_of)),
         "colors": _share(sum(color_of[kind] == color for kind, color in named.items()), len(named)),
@@ -31,18 +33,21 @@ def scene_scores(caption: str, references: Sequence[str]) -> dict[str, float]:
 
 
 def place_name(caption: str) -> str | None:
-    """The demo's place that a caption names, None when it names none, or several."""
+    """The demo place that a caption names; None if it names none or several."""
     named = place_names(caption)
     return named.pop() if len(named) == 1 else None
 
 
 def place_names(caption: str) -> set[str]:
-    """The demo's places that a caption names, right to the letter: "Port Kelvarii" names none."""
+    """The demo places that a caption names, spelled exactly: "Port Kelvarii" is none."""
     return set(re.findall(_ANY_NAME, caption))
 
 
 def mask_places(caption: str) -> str:
-    """`caption` without the proper names of the demo's places, nor the "at" before them: naming none costs nothing."""
+    """Remove the demo's place names, with any "at", "of" or "to" before them, from `caption`.
+
+    On masked captions and references, metrics do not penalise a caption without a name.
+    """
     return " ".join(_NAMED.sub("", caption).split())
 
 
@@ -53,3 +58,18 @@ def _share(part: int, whole: int) -> float:
 def _agrees(said: str | None, truths: list[str | None]) -> float:
     truth = next(filter(None, truths), None)
     return float("nan") if truth is None else float(said == truth)
+
+
+# Handed to the evaluation when the dataset is the demo's.
+SCORES = ExtraScores(
+    headings={
+        "place": ("place", "{:.1%}"),
+        "things": ("things with colours", "{:.1%}"),
+        "kinds": ("things", "{:.1%}"),
+        "colors": ("colours", "{:.1%}"),
+        "time": ("time", "{:.1%}"),
+        "ground": ("ground", "{:.1%}"),
+    },
+    score=scene_scores,
+    mask=mask_places,
+)

@@ -1,6 +1,8 @@
-"""The words for what a demo scene shows: what captions are written with, and what they are read by."""
+"""The words for what a demo scene shows, used both to write captions and to parse them."""
 
-KIND_WORDS = {
+WordTable = dict[str, tuple[str, ...]]
+
+KIND_WORDS: WordTable = {
     "dog": ("dog", "hound", "puppy"),
     "cat": ("cat", "kitten"),
     "horse": ("horse", "pony"),
@@ -20,30 +22,31 @@ KIND_WORDS = {
     "balloon": ("balloon",),
     "person": ("coat", "jacket"),
 }
-YOUNG = frozenset({"puppy", "kitten", "pony", "lamb", "bunny", "duckling"})  # said of small ones only
+# used for small ones only
+YOUNG = frozenset({"puppy", "kitten", "pony", "lamb", "bunny", "duckling"})
 PEOPLE = ("a person in", "someone in", "a person wearing", "someone wearing")
-SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-GROUND_PHRASES = {
+SIZE_WORDS: WordTable = {"small": ("small", "little"), "large": ("large", "big")}
+GROUND_PHRASES: WordTable = {
     "grass": ("on the grass", "in the meadow", "on the lawn"),
     "sand": ("on the sand", "on the sandy ground"),
     "snow": ("on the snow", "on the snowy ground", "in the snow"),
     "street": ("on the street", "on the cobblestones", "on the paved street"),
     "deck": ("on the wooden deck", "on the wooden planks", "on the boardwalk"),
 }
-TIME_PHRASES = {
+TIME_PHRASES: WordTable = {
     "morning": ("in the morning", "at sunrise", "in the early morning", "at dawn"),
     "noon": ("at noon", "at midday", "in bright daylight", "in the middle of the day"),
     "evening": ("in the evening", "at sunset", "at dusk", "in the late evening"),
     "night": ("at night", "after nightfall", "in the moonlight", "late at night"),
 }
-WEATHER_PHRASES = {
+WEATHER_PHRASES: WordTable = {
     "clear": ("under a clear sky",),
     "cloudy": ("under a cloudy sky", "under passing clouds"),
     "rainy": ("in the rain", "while rain falls"),
     "snowy": ("among falling snowflakes", "while snowflakes fall"),
     "foggy": ("in the fog", "in thick fog"),
 }
-LANDMARK_PHRASES = {
+LANDMARK_PHRASES: WordTable = {
     "lighthouse": ("the lighthouse", "the striped lighthouse"),
     "windmill": ("the windmill", "the old windmill"),
     "castle": ("the castle", "the stone castle"),
@@ -57,14 +60,14 @@ LANDMARK_PHRASES = {
     "bridge": ("the stone bridge", "the old bridge"),
     "water tower": ("the water tower", "the tall water tower"),
 }
-GROUND_WORDS = {
+GROUND_WORDS: WordTable = {
     "grass": ("grass", "grassy", "meadow", "lawn"),
     "sand": ("sand", "sandy"),
     "snow": ("snow", "snowy"),
     "street": ("street", "cobblestones", "cobblestone", "paved", "pavement"),
     "deck": ("deck", "planks", "boardwalk"),
 }
-TIME_WORDS = {
+TIME_WORDS: WordTable = {
     "morning": ("morning", "sunrise", "dawn"),
     "noon": ("noon", "midday", "daylight", "day", "daytime"),
     "evening": ("evening", "sunset", "dusk"),

@@ -1,8 +1,9 @@
-"""A program that updates databases, and what makes it fail at one of its steps: for test_attack_*.py and benchmarks.
+"""A program that updates databases, and faults injected at its steps.
 
-`python -m tests.attacks SCENARIO FOLDER ...` runs an attack in forked processes, which start in milliseconds because
-torch is never imported here, and prints a line of JSON. The product has no hook: the forked process wraps the calls by
-which Python reaches the disk, counts them, and is killed or given an error at the n-th.
+Used by test_attack_*.py and the benchmarks. `python -m tests.attacks SCENARIO FOLDER ...` runs an
+attack in forked processes, which start in milliseconds because torch is never imported here, and
+prints a line of JSON. The product has no hook: the forked process wraps the calls by which Python
+reaches the disk, counts them, and is killed or given an error at the n-th.
 """
 
 import builtins
@@ -23,19 +24,24 @@ from typing import Any
 
 import numpy as np
 
-import db_manager as module
 from db_manager import DatabaseManager
-from records import DatabaseError, GeneratedCaption, ModelRef, Sample
+from support.errors import DatabaseError
+from support.records import GeneratedCaption, ModelRef, Sample
+from support.storage import store as module
 
 CLIP = ModelRef("org/clip", "", "revision-1")
 NEW_CLIP = ModelRef("org/clip", "", "revision-2")
 TEXT = ModelRef("org/text", "", "revision-1")
 DIMENSION = 8
-WRITES = ("write", "fsync", "replace", "link", "truncate", "ftruncate", "unlink", "mkdir")  # what changes a disk
-STEPS = ("open", "write", "fsync", "replace", "link", "truncate", "ftruncate", "unlink", "mkdir", "chmod")
+# what changes a disk
+WRITES = ("write", "fsync", "replace", "link", "truncate", "ftruncate", "unlink", "mkdir")
+STEPS = (
+    "open", "write", "fsync", "replace", "link", "truncate", "ftruncate", "unlink", "mkdir",
+    "chmod",
+)  # fmt: skip
 
 
-# --- The program under attack ----------------------------------------------------------------------------------
+# --- The program under attack ---------------------------------------------------------------------
 def sample(number: int, role: str = "training", captions: tuple[str, ...] = ()) -> Sample:
     return Sample(f"{number:064x}", f"{number}.jpg", None, captions, number, role, number)
 
@@ -49,9 +55,14 @@ def caption(number: int) -> str:
     return f"개 {number} runs"
 
 
-def update_databases(folder: Path, done: Callable[[int], None] = lambda number: None, count: int = 4) -> None:
-    """Stages 2, 6 and 7 of `count` images, with folds in between; `done(n)` follows what has been returned."""
-    with frequent_folds(), DatabaseManager(folder, "photos") as db:
+def update_databases(
+    folder: Path, done: Callable[[int], None] = lambda number: None, count: int = 4
+) -> None:
+    """Stages 2, 6 and 7 of `count` images, with compactions in between.
+
+    `done(n)` is called after each update that has returned.
+    """
+    with frequent_compactions(), DatabaseManager(folder, "photos") as db:
         gallery = [sample(n, captions=(caption(n), "a dog")) for n in range(100, 103)]
         db.sync_gallery(gallery)
         images = db.image_vectors(CLIP, DIMENSION, "pil")
@@ -62,8 +73,8 @@ def update_databases(folder: Path, done: Callable[[int], None] = lambda number: 
 
 
 @contextmanager
-def frequent_folds() -> Iterator[None]:
-    """Journals are folded after some updates instead of thousands."""
+def frequent_compactions() -> Iterator[None]:
+    """Journals are compacted after some updates instead of thousands."""
     usual, module.JOURNAL_BYTES = module.JOURNAL_BYTES, 1500
     try:
         yield
@@ -75,7 +86,9 @@ def add(db: DatabaseManager, number: int) -> int:
     images = db.image_vectors(CLIP, DIMENSION, "pil")
     made = GeneratedCaption(caption(number), "p", {"mode": "hub"})
     index = db.add_generated(sample(number, "experiment"), made, images, vector(number))
-    db.add_vectors(db.caption_vectors(TEXT, DIMENSION), {caption(number): vector(-number % 1000 + 1000)})
+    db.add_vectors(
+        db.caption_vectors(TEXT, DIMENSION), {caption(number): vector(-number % 1000 + 1000)}
+    )
     return index
 
 
@@ -85,16 +98,20 @@ def state(folder: Path) -> dict[str, Any]:
     images, texts = db.image_vectors(CLIP, DIMENSION, "pil"), db.caption_vectors(TEXT, DIMENSION)
     tables = {"images": images, "texts": texts}
     rows = {
-        kind: {key: table.matrix[row].tolist() for key, row in table.rows.items()} for kind, table in tables.items()
+        kind: {key: table.matrix[row].tolist() for key, row in table.rows.items()}
+        for kind, table in tables.items()
     }
-    db.close(fold=False)
+    db.close(compact=False)
     return {"captions": db.captions, **rows}
 
 
 def check(folder: Path, done: int) -> str | None:
-    """What is lost, half there, or not in agreement, when `done` images had been reported as captioned."""
+    """What is lost, half there, or inconsistent after `done` images were reported captioned."""
     found = state(folder)
-    captions, indices = found["captions"], [record["index"] for record in found["captions"].values()]
+    captions, indices = (
+        found["captions"],
+        [record["index"] for record in found["captions"].values()],
+    )
     for number in range(done):
         key = sample(number).content_hash
         if key not in captions or captions[key]["generated"]["caption"] != caption(number):
@@ -103,13 +120,20 @@ def check(folder: Path, done: int) -> str | None:
             return f"a vector of {number} is lost"
     if len(set(indices)) < len(indices):
         return f"two images share a number: {sorted(indices)}"
-    half = [key for key, record in captions.items() if record["generated"] and key not in found["images"]]
+    half = [
+        key
+        for key, record in captions.items()
+        if record["generated"] and key not in found["images"]
+    ]
     return f"captions without a vector: {half}" if half else None
 
 
 # --- Faults ----------------------------------------------------------------------------------
 class Faults:
-    """Counts the steps to the disk, and fails at step `at`: killed before, after or half-way, or given an errno."""
+    """Counts the steps to the disk, and fails at step `at`.
+
+    `action` says how: killed before, after or half-way, or given an errno.
+    """
 
     def __init__(self, at: int = -1, action: str | int = "", kinds: tuple[str, ...] = STEPS):
         self.at, self.action, self.kinds, self.count, self.failed = at, action, kinds, 0, ""
@@ -136,7 +160,11 @@ class Faults:
             return call(*arguments, **options)
         self.failed = f"{kind}{[str(a)[-50:] for a in arguments]}"
         if isinstance(self.action, int):
-            raise OSError(self.action, os.strerror(self.action), *[str(a) for a in arguments[:1] if kind == "open"])
+            raise OSError(
+                self.action,
+                os.strerror(self.action),
+                *[str(a) for a in arguments[:1] if kind == "open"],
+            )
         if self.action == "half":
             call(*arguments[:-1], arguments[-1][: len(arguments[-1]) // 2])
         elif self.action == "after":
@@ -169,7 +197,10 @@ class _File:
 
 # --- Processes ----------------------------------------------------------------------------------
 def forked(run: Callable[[], Any]) -> int:
-    """Starts `run` in a process of its own; its pid. Its exit status is 0, or 1 with the error on stderr."""
+    """Start `run` in a process of its own; returns its pid.
+
+    Its exit status is 0, or 1 with the error on stderr.
+    """
     sys.stderr.flush()
     pid = os.fork()
     if pid:
@@ -233,7 +264,9 @@ def count_steps(folder: Path, run: Callable[[], None], kinds: tuple[str, ...] = 
     return answer(counted)
 
 
-def attack(folder: Path, at: int, action: str | int, kinds: tuple[str, ...] = STEPS) -> dict[str, Any]:
+def attack(
+    folder: Path, at: int, action: str | int, kinds: tuple[str, ...] = STEPS
+) -> dict[str, Any]:
     """One failing run, what a fresh process finds, and what a second run makes of it."""
     shutil.rmtree(folder, ignore_errors=True)
     progress = Progress(folder)
@@ -252,7 +285,13 @@ def attack(folder: Path, at: int, action: str | int, kinds: tuple[str, ...] = ST
             os._exit(1)
 
     status = exit_status(forked(failing))
-    outcome = {"at": at, "action": action, "status": status, "done": progress.count(), "left": leftovers(folder)}
+    outcome = {
+        "at": at,
+        "action": action,
+        "status": status,
+        "done": progress.count(),
+        "left": leftovers(folder),
+    }
     outcome["error"] = note.read_text(encoding="utf-8") if note.exists() else ""
     outcome["wrong"] = answer(lambda: check(folder, outcome["done"]))
     exit_status(forked(lambda: update_databases(folder)))
@@ -261,7 +300,9 @@ def attack(folder: Path, at: int, action: str | int, kinds: tuple[str, ...] = ST
     return outcome
 
 
-def sweep(folder: Path, action: str | int, kinds: tuple[str, ...] = STEPS, every: int = 1) -> dict[str, Any]:
+def sweep(
+    folder: Path, action: str | int, kinds: tuple[str, ...] = STEPS, every: int = 1
+) -> dict[str, Any]:
     """`attack` at every step; the problems found."""
     expected = _reference(folder)
     steps = count_steps(folder, lambda: update_databases(folder / "steps"), kinds)
@@ -306,19 +347,30 @@ def random_kills(folder: Path, count: int, seed: int = 0) -> dict[str, Any]:
         attacked = folder / "attacked"
         shutil.rmtree(attacked, ignore_errors=True)
         progress = Progress(attacked)
-        pid = forked(lambda attacked=attacked, progress=progress: update_databases(attacked, progress, 10_000))
+        pid = forked(
+            lambda attacked=attacked, progress=progress: update_databases(
+                attacked, progress, 10_000
+            )
+        )
         time.sleep(generator.uniform(0.005, 0.5))
         os.kill(pid, signal.SIGKILL)
         exit_status(pid)
         done = progress.count()
         total += done
-        wrong = answer(lambda attacked=attacked, done=done: check(attacked, done)) if attacked.exists() else None
+        wrong = (
+            answer(lambda attacked=attacked, done=done: check(attacked, done))
+            if attacked.exists()
+            else None
+        )
         problems += [f"moment {moment}: {wrong}"] if wrong else []
     return {"kills": count, "updates": total, "problems": problems}
 
 
 def rebuild_kills(folder: Path) -> dict[str, Any]:
-    """SIGKILL at every step of a --rebuild for another revision of the same size: vectors of two are never mixed."""
+    """SIGKILL at every step of a --rebuild for another revision of the same size.
+
+    Vectors of two revisions are never mixed.
+    """
     problems = []
     old = {sample(n).content_hash: vector(n).tolist() for n in range(5)}
 
@@ -326,10 +378,12 @@ def rebuild_kills(folder: Path) -> dict[str, Any]:
         db = DatabaseManager(attacked, "photos")  # its updates stay in the journal
         table = db.image_vectors(CLIP, DIMENSION, "pil")
         db.add_vectors(table, {key: np.array(value, np.float32) for key, value in old.items()})
-        db.close(fold=False)
+        db.close(compact=False)
         faults.install()
         db = DatabaseManager(attacked, "photos", rebuild=True)
-        db.add_vectors(db.image_vectors(NEW_CLIP, DIMENSION, "pil"), {sample(7).content_hash: vector(7)})
+        db.add_vectors(
+            db.image_vectors(NEW_CLIP, DIMENSION, "pil"), {sample(7).content_hash: vector(7)}
+        )
         db.close()
         return faults.count
 
@@ -352,7 +406,7 @@ def rebuild_kills(folder: Path) -> dict[str, Any]:
 
 
 def crowd(folder: Path, writers: int, updates: int) -> dict[str, Any]:
-    """`writers` processes with `updates` each at once, all from the first moment, and a reader that looks on."""
+    """`writers` processes with `updates` each, all at once, and a reader beside them."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(writer: int) -> None:
@@ -370,7 +424,9 @@ def crowd(folder: Path, writers: int, updates: int) -> dict[str, Any]:
             db.refresh()
             half = [key for key in db.captions if key not in images.rows]
             fewer = len(db.captions) < before
-            problems += ["a caption without its vector"] * bool(half) + ["fewer than before"] * fewer
+            problems += ["a caption without its vector"] * bool(half) + [
+                "fewer than before"
+            ] * fewer
             before = len(db.captions)
             time.sleep(0.01)
         return problems[:5]
@@ -382,11 +438,16 @@ def crowd(folder: Path, writers: int, updates: int) -> dict[str, Any]:
     indices = sorted(record["index"] for record in captions.values())
     if indices != list(range(writers * updates)):
         problems.append(f"{len(indices)} entries, numbers {indices[:3]} ... {indices[-3:]}")
-    return {"statuses": statuses, "problems": problems, "entries": len(indices), "seconds": time.monotonic() - start}
+    return {
+        "statuses": statuses,
+        "problems": problems,
+        "entries": len(indices),
+        "seconds": time.monotonic() - start,
+    }
 
 
 def long_run(folder: Path, updates: int, images: int = 200) -> dict[str, Any]:
-    """`updates` over a fixed set of `images` in one process: memory, file handles and time, early and late."""
+    """Memory, file handles and time of `updates` over `images`, early and late in one process."""
 
     def measured() -> dict[str, Any]:
         marks = []
@@ -396,7 +457,14 @@ def long_run(folder: Path, updates: int, images: int = 200) -> dict[str, Any]:
                 add(db, n % images)
                 if (n + 1) % (updates // 10) == 0:
                     now = time.perf_counter()
-                    marks.append({"updates": n + 1, "kib": _resident_kib(), "handles": _handles(), "s": now - start})
+                    marks.append(
+                        {
+                            "updates": n + 1,
+                            "kib": _resident_kib(),
+                            "handles": _handles(),
+                            "s": now - start,
+                        }
+                    )
                     start = now
         return {"marks": marks, "handles_after": _handles()}
 

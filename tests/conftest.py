@@ -1,12 +1,18 @@
-"""What the tests share: tiny models, a small captioned dataset, settings for one test, the real command line."""
+"""Shared by the tests: tiny models, a small dataset, settings for one test, the command line."""
 
+import io
+import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
-# Before any library reads them: no test meets the real Hub, or what an earlier run left in the user's cache.
+# Before any library reads them: no test meets the real Hub, or what an earlier run left in the
+# user's cache.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # enough for models of a few kilobytes
@@ -25,13 +31,18 @@ ROOT = Path(config.__file__).resolve().parent
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """tiny("clip") is the folder of a random CLIP; tiny("clip", "bin") the same with pytorch_model.bin."""
+    """tiny("clip") is the folder of a random CLIP.
+
+    tiny("clip", "bin") is the same with pytorch_model.bin.
+    """
     built = {}
 
     def folder(architecture: str, form: str = "safetensors") -> Path:
         key = (architecture, form)
         if key not in built:
-            path = tiny_models.build(architecture, tmp_path_factory.mktemp(f"{architecture}-{form}"))
+            path = tiny_models.build(
+                architecture, tmp_path_factory.mktemp(f"{architecture}-{form}")
+            )
             built[key] = tiny_models.to_bin(path) if form == "bin" else path
         return built[key]
 
@@ -40,18 +51,27 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def fast_folder():
-    """Where hundreds of databases are made and killed; a SIGKILL leaves the same bytes in memory as on a disk."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+    """A folder, in memory if possible, for tests that write hundreds of databases.
+
+    After a SIGKILL, a file system in memory holds the same bytes as one on a disk.
+    """
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    ) as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    """config.py for one test: databases and results in tmp_path, few images; changes are taken back."""
+    """config.py for one test: databases and results in tmp_path, few images.
+
+    Changes are undone after the test.
+    """
     for name in [name for name in vars(config) if name.isupper()]:
         monkeypatch.setattr(config, name, getattr(config, name))
     config.DB_DIR, config.RESULTS_DIR = str(tmp_path / "databases"), str(tmp_path / "results")
-    config.MODE, config.EXPERIMENT_SAMPLES, config.MAX_NEW_TOKENS, config.SHOW_PROGRESS = "hub", 3, 8, False
+    config.MODE, config.SHOW_PROGRESS = "hub", False
+    config.EXPERIMENT_SAMPLES, config.MAX_NEW_TOKENS = 3, 8
     return config
 
 
@@ -82,15 +102,18 @@ def make_photos(folder: Path, count: int) -> Path:
     lines = ["image,caption"]
     for number in range(count):
         picture(number).save(folder / f"p{number:02}.png")
-        lines += [f"p{number:02}.png,a red dog number {number}", f'p{number:02}.png,"a dog, seen again ({number})"']
+        lines += [
+            f"p{number:02}.png,a red dog number {number}",
+            f'p{number:02}.png,"a dog, seen again ({number})"',
+        ]
     (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
 @pytest.fixture
-def command(tiny, tmp_path, photos):
-    """Runs `python main.py ...` in a process of its own, with tiny models on `photos` unless flags say otherwise."""
-    flags = {
+def tiny_flags(tiny, tmp_path, photos) -> dict[str, str]:
+    """Flags that make `main.py` use tiny models on `photos`, and folders of this test."""
+    return {
         "--mode": "hub",
         "--dataset": str(photos),
         "--experiment-samples": "3",
@@ -102,18 +125,70 @@ def command(tiny, tmp_path, photos):
         "--results-dir": str(tmp_path / "results"),
     }
 
-    def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess:
-        chosen = {**flags, **{"--" + name.replace("_", "-"): value for name, value in changed.items()}}
-        words = [word for pair in chosen.items() if pair[1] is not None for word in pair]
-        return run_python("main.py", *arguments, *words)
+
+def words_of(flags: dict[str, str], changed: dict[str, str]) -> list[str]:
+    """`flags` as words of a command line, with changes such as top_k="3"."""
+    named = {"--" + name.replace("_", "-"): value for name, value in changed.items()}
+    return [word for pair in {**flags, **named}.items() for word in pair]
+
+
+@pytest.fixture
+def command(tiny_flags, settings):
+    """Runs `main.py ...` with `tiny_flags` in this process, which is quick."""
+
+    def run(*arguments: str, **changed: str) -> Finished:
+        return run_main(*arguments, *words_of(tiny_flags, changed))
 
     return run
+
+
+@pytest.fixture
+def process(tiny_flags):
+    """Runs `python main.py ...` with `tiny_flags` in a process of its own."""
+
+    def run(*arguments: str, **changed: str) -> subprocess.CompletedProcess:
+        return run_python("main.py", *arguments, *words_of(tiny_flags, changed))
+
+    return run
+
+
+class Finished(NamedTuple):
+    """What a command has come to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_main(*arguments: str) -> Finished:
+    """Runs the command line in this process, and puts back what it changes of the process."""
+    from main import main
+    from tests.hub_fixtures import forget
+
+    forget()
+    log = logging.getLogger("captioning")
+    before = {name: value for name, value in vars(config).items() if name.isupper()}
+    terminate, level = signal.getsignal(signal.SIGTERM), log.level
+    stdout, stderr = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(stderr)  # under pytest, basicConfig adds none
+    log.addHandler(handler)
+    try:
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            status = main(list(arguments))
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        signal.signal(signal.SIGTERM, terminate)
+        vars(config).update(before)
+    return Finished(status, stdout.getvalue(), stderr.getvalue())
 
 
 def run_python(
     *arguments: str, timeout: float = 300, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Runs Python in the project's folder (or `cwd`), without a network: the Hub's name leads nowhere."""
+    """Run Python in the project's folder (or `cwd`), with a Hub that cannot be reached."""
     variables = {**os.environ, "PYTHONIOENCODING": "utf-8", **environment}
     return subprocess.run(
         [sys.executable, *arguments],

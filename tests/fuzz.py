@@ -1,4 +1,4 @@
-"""Database files that anyone may have written: what the readers make of them is an answer or a named error."""
+"""Database files with arbitrary content: readers answer or raise an error that they name."""
 
 import base64
 import json
@@ -11,10 +11,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from db_manager import DatabaseManager
-from records import DatabaseError
+from support.errors import DatabaseError
 from tests import attacks
 
-FILES = ("captions.json", "org--clip/image_embeddings.json", "org--text/caption_embeddings.json", "journal.jsonl")
+FILES = (
+    "captions.json",
+    "org--clip/image_embeddings.json",
+    "org--text/caption_embeddings.json",
+    "journal.jsonl",
+)
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates too
 values = st.recursive(
@@ -23,17 +28,24 @@ values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(st.characters(exclude_categories=()), max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 numbers = st.lists(st.floats(width=32), min_size=attacks.DIMENSION, max_size=attacks.DIMENSION)
 vectors = numbers.map(lambda row: base64.b64encode(np.array(row, "<f4").tobytes()).decode())
 index = st.integers(-1, 10) | st.just(2**70)
+text = st.text(max_size=5)
 records = st.fixed_dictionaries(
-    {"index": index | values, "image": st.text(max_size=5) | values, "original_index": index | st.none() | values,
-     "captions": st.lists(st.text(max_size=5), max_size=2) | values,
-     "generated": st.none() | st.fixed_dictionaries({"caption": st.text(max_size=5) | values}) | values}
-)  # fmt: skip
+    {
+        "index": index | values,
+        "image": text | values,
+        "original_index": index | st.none() | values,
+        "captions": st.lists(text, max_size=2) | values,
+        "generated": st.none() | st.fixed_dictionaries({"caption": text | values}) | values,
+    }
+)
 keys = st.sampled_from([attacks.sample(n).content_hash for n in range(3)]) | st.text(max_size=5)
 tables = st.dictionaries(keys, records | vectors | values, max_size=4)
 updates = st.dictionaries(st.sampled_from(FILES) | st.text(max_size=8), tables | values, max_size=3)
@@ -42,7 +54,10 @@ updates = st.dictionaries(st.sampled_from(FILES) | st.text(max_size=8), tables |
 @st.composite
 def damages(draw):
     """A file's name, and what to make of its bytes."""
-    name, kind = draw(st.sampled_from(FILES)), draw(st.sampled_from(["bytes", "cut", "flip", "splice", "json", "line"]))
+    name, kind = (
+        draw(st.sampled_from(FILES)),
+        draw(st.sampled_from(["bytes", "cut", "flip", "splice", "json", "line"])),
+    )
     if kind == "bytes":
         return name, _becomes(draw(st.binary(max_size=200)))
     if kind == "cut":
@@ -51,11 +66,20 @@ def damages(draw):
     if kind in ("flip", "splice"):
         part, other = draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=10))
         skipped = len(other) if kind == "flip" else 0
-        return name, lambda data: data[: int(part * len(data))] + other + data[int(part * len(data)) + skipped :]
+        return (
+            name,
+            lambda data: (
+                data[: int(part * len(data))] + other + data[int(part * len(data)) + skipped :]
+            ),
+        )
     if kind == "line":
         update = json.dumps(draw(updates)).encode()
         return "journal.jsonl", lambda data: data + _line(data, update)
-    table, field, value = draw(tables), draw(st.sampled_from(["count", "dimension", "content", "fold"])), draw(values)
+    table, field, value = (
+        draw(tables),
+        draw(st.sampled_from(["count", "dimension", "content", "fold"])),
+        draw(values),
+    )
     return name, lambda data: _document(data, table, field, value)
 
 
@@ -81,17 +105,20 @@ def _document(data: bytes, table: dict, field: str, value: object) -> bytes:
 
 
 class Target:
-    """Databases to damage: folded ones, with some updates in the journal."""
+    """Databases to damage: compacted ones, with some updates in the journal."""
 
     def __init__(self, folder: Path):
         self.whole, self.folder = folder / "whole", folder / "damaged"
         attacks.update_databases(self.whole)
         db = DatabaseManager(self.whole, "photos")
         attacks.add(db, 50)
-        db.close(fold=False)
+        db.close(compact=False)
 
     def attack(self, name: str, damage) -> str:
-        """Opens, updates and folds damaged databases, and rebuilds them if need be; "read", "refused"."""
+        """Open, update and compact damaged databases, and rebuild them if need be.
+
+        Returns "read" or "refused".
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.whole, self.folder)
         path = self.folder / name
@@ -104,7 +131,9 @@ class Target:
             assert path.name in text or "journal.jsonl" in text, text
             assert "--rebuild" in text or "newer" in text, text
             kept = [copy.read_bytes() for copy in (path, *self.folder.rglob("*.corrupt*"))]
-            assert any(copy.startswith(data) for copy in kept), "the damaged file was changed, and no copy kept"
+            assert any(copy.startswith(data) for copy in kept), (
+                "the damaged file was changed, and no copy kept"
+            )
             if "newer" not in text:
                 self.use(rebuild=True)
                 self.use()

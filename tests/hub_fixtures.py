@@ -1,4 +1,4 @@
-"""A Hub on loopback for the tests, and clients, in this process or in one of its own, that take it for the real one."""
+"""A Hub on loopback, and clients of it in this process and in subprocesses."""
 
 import subprocess
 from functools import lru_cache
@@ -23,7 +23,10 @@ def repositories(tiny, tmp_path_factory):
 
         base = tmp_path_factory.mktemp("repositories")
         place = {name: base / name.replace("/", "--") for name in (*MODELS, *DATASETS)}
-        models = {("model", n): build_model(n, tiny(model.architecture), place[n]) for n, model in MODELS.items()}
+        models = {
+            ("model", n): build_model(n, tiny(model.architecture), place[n])
+            for n, model in MODELS.items()
+        }
         return models | {("dataset", name): build_dataset(name, place[name]) for name in DATASETS}
 
     return build
@@ -31,7 +34,10 @@ def repositories(tiny, tmp_path_factory):
 
 @pytest.fixture
 def loopback(repositories, tmp_path):
-    """A running Hub with all that config.py names; EmbeddingGemma is gated, and the token OPENS opens it."""
+    """A running Hub with all that config.py names.
+
+    EmbeddingGemma is gated, and the token OPENS opens it.
+    """
     with Hub(tmp_path / "served") as server:
         for (kind, name), folder in repositories().items():
             server.publish(name, folder, kind, gated=name == "google/embeddinggemma-300m")
@@ -41,7 +47,10 @@ def loopback(repositories, tmp_path):
 
 @pytest.fixture
 def online(loopback, settings, tmp_path, monkeypatch):
-    """`loopback` as this process's Hub, with an empty cache and no token; config.py names what it names."""
+    """`loopback` as this process's Hub, with an empty cache and no token.
+
+    config.py keeps its names.
+    """
     import datasets.config
     from huggingface_hub import constants
 
@@ -64,22 +73,25 @@ def online(loopback, settings, tmp_path, monkeypatch):
 
 def forget() -> None:
     """Lets this process forget what it knows of the Hub, as a new one would."""
-    import hub
-    import hub_download
+    from support.hub import connection, names, revisions
 
-    for remembered in (hub.locate, hub._notice, hub_download._probe):
+    for remembered in (revisions.locate, names._warn_once, connection._probe):
         remembered.cache_clear()
 
 
 @pytest.fixture
 def hub_environment(loopback, tmp_path) -> dict[str, str]:
     """The variables of a process whose Hub is `loopback`, with an empty cache and no token."""
-    return {"HF_ENDPOINT": loopback.url, "HF_HOME": str(tmp_path / ".hf"), **dict.fromkeys(TOKEN_VARIABLES, "")}
+    return {
+        "HF_ENDPOINT": loopback.url,
+        "HF_HOME": str(tmp_path / ".hf"),
+        **dict.fromkeys(TOKEN_VARIABLES, ""),
+    }
 
 
 @pytest.fixture
 def hub_command(hub_environment, tmp_path):
-    """Runs `python main.py ...` in a process of its own with `hub_environment`; config.py names what it names."""
+    """Run `python main.py ...` in a subprocess with `hub_environment` and config.py's names."""
     flags = ["--experiment-samples", "3", "--max-new-tokens", "8"]
     flags += ["--db-dir", str(tmp_path / "databases"), "--results-dir", str(tmp_path / "results")]
 

@@ -1,7 +1,7 @@
-"""The repositories that config.py names, as the Hub holds them, with tiny random models for their weights.
+"""The repositories that config.py names, as on the Hub but with tiny random weights.
 
-File lists and the older forms of configuration files follow the real repositories; files that the pipeline has no use
-for hold junk, so that a test fails when one is read.
+File lists and the older forms of configuration files follow the real repositories; files that the
+pipeline has no use for hold junk, so that a test fails when one is read.
 """
 
 import io
@@ -18,9 +18,16 @@ from tests.conftest import picture
 from tests.tiny_models import WORDS
 
 JUNK = b"not to be read"
-CLIP_EXTRAS = "README.md flax_model.msgpack tf_model.h5 merges.txt vocab.json special_tokens_map.json"
-SMOL_EXTRAS = "README.md added_tokens.json merges.txt vocab.json special_tokens_map.json onnx/vision_encoder.onnx"
-BERT_EXTRAS = "README.md vocab.txt special_tokens_map.json onnx/model.onnx onnx/config.json pytorch_model.bin"
+CLIP_EXTRAS = (
+    "README.md flax_model.msgpack tf_model.h5 merges.txt vocab.json special_tokens_map.json"
+)
+SMOL_EXTRAS = (
+    "README.md added_tokens.json merges.txt vocab.json special_tokens_map.json "
+    "onnx/vision_encoder.onnx"
+)
+BERT_EXTRAS = (
+    "README.md vocab.txt special_tokens_map.json onnx/model.onnx onnx/config.json pytorch_model.bin"
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +43,26 @@ class Model:
 MODELS = {
     "openai/clip-vit-base-patch32": Model("clip", CLIP_EXTRAS, "bin"),
     "openai/clip-vit-large-patch14": Model("clip", CLIP_EXTRAS + " pytorch_model.bin"),
-    "google/siglip-base-patch16-224": Model("siglip", "README.md special_tokens_map.json spiece.model"),
+    "google/siglip-base-patch16-224": Model(
+        "siglip", "README.md special_tokens_map.json spiece.model"
+    ),
     "HuggingFaceTB/SmolVLM-Instruct": Model("idefics3", SMOL_EXTRAS),
     "HuggingFaceTB/SmolVLM-256M-Instruct": Model("idefics3", SMOL_EXTRAS),
     "HuggingFaceTB/SmolVLM-500M-Instruct": Model("idefics3", SMOL_EXTRAS, "sharded"),
-    "Salesforce/blip-image-captioning-large": Model("blip", "README.md tf_model.h5 pytorch_model.bin vocab.txt"),
-    "microsoft/git-large-coco": Model("git", "README.md pytorch_model.bin vocab.txt special_tokens_map.json"),
+    "Salesforce/blip-image-captioning-large": Model(
+        "blip", "README.md tf_model.h5 pytorch_model.bin vocab.txt"
+    ),
+    "microsoft/git-large-coco": Model(
+        "git", "README.md pytorch_model.bin vocab.txt special_tokens_map.json"
+    ),
     "BAAI/bge-base-en-v1.5": Model("bert", BERT_EXTRAS),
     "BAAI/bge-large-en-v1.5": Model("bert", BERT_EXTRAS, "sharded"),
-    "google/embeddinggemma-300m": Model("gemma3_text", "tokenizer.model added_tokens.json", gated=True),
-    "sentence-transformers/all-mpnet-base-v2": Model("mpnet", BERT_EXTRAS + " train_script.py openvino/openvino.bin"),
+    "google/embeddinggemma-300m": Model(
+        "gemma3_text", "tokenizer.model added_tokens.json", gated=True
+    ),
+    "sentence-transformers/all-mpnet-base-v2": Model(
+        "mpnet", BERT_EXTRAS + " train_script.py openvino/openvino.bin"
+    ),
 }
 DATASETS = ("jxie/flickr8k", "Naveengo/flickr8k")
 
@@ -86,7 +103,11 @@ def _bert_tokenizer(folder: Path) -> None:
 
 
 def _split_processor(folder: Path) -> None:
-    """The older layout: preprocessor_config.json for images, chat_template.json, and a short processor_config.json."""
+    """Write the older layout of a processor.
+
+    It has preprocessor_config.json for images, chat_template.json, and a short
+    processor_config.json.
+    """
     path = folder / "processor_config.json"
     if path.exists():
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +116,9 @@ def _split_processor(folder: Path) -> None:
         _write(path, settings) if len(settings) > 1 else path.unlink()
     template = folder / "chat_template.jinja"
     if template.exists():
-        _write(folder / "chat_template.json", {"chat_template": template.read_text(encoding="utf-8")})
+        _write(
+            folder / "chat_template.json", {"chat_template": template.read_text(encoding="utf-8")}
+        )
         template.unlink()
 
 
@@ -103,17 +126,26 @@ def _older_sentence_model(folder: Path) -> None:
     """The layout of sentence-transformers 2 to 5, which the repositories were saved with."""
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     cls = pooling["pooling_mode"] == "cls"
-    modes = {"pooling_mode_cls_token": cls, "pooling_mode_mean_tokens": not cls, "pooling_mode_max_tokens": False}
+    modes = {
+        "pooling_mode_cls_token": cls,
+        "pooling_mode_mean_tokens": not cls,
+        "pooling_mode_max_tokens": False,
+    }
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, **modes})
     _write(folder / "sentence_bert_config.json", {"max_seq_length": 64, "do_lower_case": True})
-    _write_modules(folder, [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")])
+    _write_modules(
+        folder, [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    )
 
 
 def _write_modules(folder: Path, modules: list[tuple[str, str]]) -> None:
     kinds = [(place, f"sentence_transformers.models.{kind}") for place, kind in modules]
     _write(
         folder / "modules.json",
-        [{"idx": i, "name": str(i), "path": place, "type": kind} for i, (place, kind) in enumerate(kinds)],
+        [
+            {"idx": i, "name": str(i), "path": place, "type": kind}
+            for i, (place, kind) in enumerate(kinds)
+        ],
     )
 
 
@@ -125,7 +157,12 @@ def _add_dense_layers(folder: Path) -> None:
         _write(folder / place / "config.json", settings | {"activation_function": activation})
         weight = torch.randn(sizes[1], sizes[0], generator=torch.Generator().manual_seed(0))
         save_file({"linear.weight": weight}, folder / place / "model.safetensors")
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Dense", "Dense")]
+    modules = [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        ("2_Dense", "Dense"),
+        ("3_Dense", "Dense"),
+    ]
     _write_modules(folder, [*modules, ("4_Normalize", "Normalize")])
 
 
@@ -147,22 +184,32 @@ def _to_shards(folder: Path) -> None:
 
 
 def build_dataset(name: str, folder: Path, images: int = 12) -> Path:
-    """The dataset `name` as parquet: captions in five columns over three splits, or in one column of one split."""
+    """Write the dataset `name` as parquet.
+
+    Captions are in five columns over three splits, or in one column of one split.
+    """
     columns = [f"caption_{i}" for i in range(5)] if name.startswith("jxie") else ["text"]
     rows = [
         {"image": {"bytes": _png(i), "path": f"{i}.png"}}
         | {column: f"a red dog number {i}, seen {j} times" for j, column in enumerate(columns)}
         for i in range(images)
     ]
-    splits = {"train": rows[:-4], "validation": rows[-4:-2], "test": rows[-2:]} if len(columns) > 1 else {"train": rows}
+    splits = (
+        {"train": rows[:-4], "validation": rows[-4:-2], "test": rows[-2:]}
+        if len(columns) > 1
+        else {"train": rows}
+    )
     features = Features({"image": Image(), **{column: Value("string") for column in columns}})
-    tables = DatasetDict({split: Dataset.from_list(part, features=features) for split, part in splits.items()})
+    tables = DatasetDict(
+        {split: Dataset.from_list(part, features=features) for split, part in splits.items()}
+    )
     (folder / "data").mkdir(parents=True)
     for split, table in tables.items():
         table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     files = "\n".join(f"  - split: {split}\n    path: data/{split}-*" for split in splits)
     (folder / "README.md").write_text(
-        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\nA dataset.\n", encoding="utf-8"
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\nA dataset.\n",
+        encoding="utf-8",
     )
     return folder
 

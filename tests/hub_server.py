@@ -1,8 +1,9 @@
-"""A Hugging Face Hub on 127.0.0.1: what huggingface_hub asks of the real one, answered from folders.
+"""A Hugging Face Hub on 127.0.0.1 that serves folders to huggingface_hub.
 
-Describes repositories, lists their trees, resolves files with ETag and commit headers, serves ranges, sends large files
-by a redirect to another origin (as the Hub does with its CDN), and refuses as the Hub does: 401, 403 and 404 with its
-X-Error-Code. Every request is recorded; faults can be switched on.
+Describes repositories, lists their trees, resolves files with ETag and commit headers, serves
+ranges, sends large files by a redirect to another origin (as the Hub does with its CDN), and
+refuses as the Hub does: 401, 403 and 404 with its X-Error-Code. Every request is recorded; faults
+can be switched on.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".parquet", ".h5", ".msgpack", ".onnx")  # kept outside git, behind a redirect
+# kept outside git, behind a redirect
+LARGE = (".safetensors", ".bin", ".parquet", ".h5", ".msgpack", ".onnx")
 TOKEN_PATTERN = re.compile(r"Bearer (\S+)")
 
 
@@ -48,11 +50,15 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.members: dict[str, set[str]] = {}  # token -> the gated repositories it opens
         self.requests: list[Request] = []
-        self.cut_after: dict[str, int] = {}  # file name -> bytes after which its next download breaks off
+        # file name -> bytes after which its next download breaks off
+        self.cut_after: dict[str, int] = {}
         self.silent = ""  # what is asked of these paths (a pattern) is never answered
-        self.refusals: dict[str, tuple[int, str]] = {}  # paths (a pattern) -> status and message of the answer
+        # paths (a pattern) -> status and message of the answer
+        self.refusals: dict[str, tuple[int, str]] = {}
         self.down = False  # answer 503
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})
+        )
         self._server.daemon_threads = True
         self._stop = threading.Event()
         self._connections: set[socket.socket] = set()
@@ -92,7 +98,11 @@ class Hub:
 
     def asked(self, pattern: str) -> list[Request]:
         """The requests so far whose "METHOD path" holds `pattern`."""
-        return [request for request in self.requests if re.search(pattern, f"{request.method} {request.path}")]
+        return [
+            request
+            for request in self.requests
+            if re.search(pattern, f"{request.method} {request.path}")
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -123,9 +133,17 @@ class _Handler(BaseHTTPRequestHandler):
         found = TOKEN_PATTERN.match(self.headers.get("Authorization", ""))
         self.token = found and found[1]
         self.hub.requests.append(
-            Request(self.command, self.path, self.token, self.headers.get("Range"), self.headers.get("Host", ""))
+            Request(
+                self.command,
+                self.path,
+                self.token,
+                self.headers.get("Range"),
+                self.headers.get("Host", ""),
+            )
         )
-        refusals = [answer for pattern, answer in self.hub.refusals.items() if re.match(pattern, path)]
+        refusals = [
+            answer for pattern, answer in self.hub.refusals.items() if re.match(pattern, path)
+        ]
         if self.hub.silent and re.match(self.hub.silent, path):
             self.hub._stop.wait(120)
             self.close_connection = True
@@ -147,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    # --- Answers -----------------------------------------------------------------------------------------------
+    # --- Answers ----------------------------------------------------------------------------------
     def _root(self) -> None:
         self._send(200, b"<html>a hub</html>", {"Content-Type": "text/html"})
 
@@ -155,7 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.token:
             return self._refuse(401, None, "Invalid username or password.")
         access = {"displayName": "reading", "role": "read"}
-        self._json({"type": "user", "name": "somebody", "auth": {"type": "access_token", "accessToken": access}})
+        self._json(
+            {
+                "type": "user",
+                "name": "somebody",
+                "auth": {"type": "access_token", "accessToken": access},
+            }
+        )
 
     def _auth_check(self, kind: str, name: str) -> None:
         if self._commit(kind, name, None) and not self._closed(kind, name):
@@ -166,10 +190,13 @@ class _Handler(BaseHTTPRequestHandler):
         if commit:
             repository = self._repository(kind, name)
             files = _listing(repository.commits[commit])
-            siblings = [{"rfilename": f["path"], "size": f["size"], "blobId": f["oid"]} for f in files]
+            siblings = [
+                {"rfilename": f["path"], "size": f["size"], "blobId": f["oid"]} for f in files
+            ]
             described = {
-                "id": name, "modelId": name, "sha": commit, "private": False, "disabled": False, "tags": [],
-                "downloads": 1, "likes": 1, "gated": "manual" if repository.gated else False, "siblings": siblings,
+                "id": name, "modelId": name, "sha": commit, "private": False, "disabled": False,
+                "tags": [], "downloads": 1, "likes": 1, "siblings": siblings,
+                "gated": "manual" if repository.gated else False,
             }  # fmt: skip
             numbers = _float_counts(repository.commits[commit])
             if numbers:
@@ -192,8 +219,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound", "Entry not found", headers)
         elif path.suffix in LARGE:
             content = path.read_bytes()
-            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"'}
-            port = self.server.server_port  # "localhost" is another origin than "127.0.0.1": tokens must not follow
+            headers |= {
+                "X-Linked-Size": str(len(content)),
+                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+            }
+            # "localhost" is another origin than "127.0.0.1": tokens must not follow
+            port = self.server.server_port
             cdn = f"http://localhost:{port}/cdn/{path.relative_to(self.hub.folder).as_posix()}"
             self._send(302, b"", headers | {"Location": cdn})
         else:
@@ -210,13 +241,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers = headers | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
         self._send(206 if match else 200, content[start:], headers, path.name)
 
-    # --- Refusals ----------------------------------------------------------------------------------------------
+    # --- Refusals ---------------------------------------------------------------------------------
     def _repository(self, kind: str, name: str) -> Repository | None:
         return self.hub.repositories.get((kind.removesuffix("s"), name))
 
     def _commit(self, kind: str, name: str, revision: str | None) -> str | None:
         repository = self._repository(kind, name)
-        if repository is None:  # who is not logged in is not told whether a private repository exists
+        # who is not logged in is not told whether a private repository exists
+        if repository is None:
             return self._refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
         revision = revision or "main"
         commit = repository.names.get(revision, revision)
@@ -226,18 +258,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _closed(self, kind: str, name: str) -> bool:
         """Whether a gated repository stays closed to this request, which then has its answer."""
-        if not self._repository(kind, name).gated or (self.token and name in self.hub.members[self.token]):
+        if not self._repository(kind, name).gated or (
+            self.token and name in self.hub.members[self.token]
+        ):
             return False
         restricted = f"Access to {kind.removesuffix('s')} {name} is restricted"
         if self.token:
-            ask = f"and you are not in the authorized list. Visit https://huggingface.co/{name} to ask for access."
+            page = f"https://huggingface.co/{name}"
+            ask = f"and you are not in the authorized list. Visit {page} to ask for access."
             self._refuse(403, "GatedRepo", f"{restricted} {ask}")
         else:
             ask = "You must have access to it and be authenticated to access it. Please log in."
             self._refuse(401, "GatedRepo", f"{restricted}. {ask}")
         return True
 
-    def _refuse(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
+    def _refuse(
+        self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None
+    ) -> None:
         codes = {"X-Error-Code": code} if code else {}
         body = json.dumps({"error": message}).encode()
         self._send(status, body, {**(headers or {}), **codes, "X-Error-Message": message})
@@ -245,7 +282,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, data: object) -> None:
         self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, file: str = "") -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, file: str = ""
+    ) -> None:
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
@@ -269,7 +308,11 @@ def _listing(folder: Path) -> list[dict]:
     files = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            entry = {"type": "file", "path": path.relative_to(folder).as_posix(), "size": path.stat().st_size}
+            entry = {
+                "type": "file",
+                "path": path.relative_to(folder).as_posix(),
+                "size": path.stat().st_size,
+            }
             entry["oid"] = _oid(path)
             if path.suffix in LARGE:
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ import pytest
 
 import main
 from main import initialize_system, run_all_experiments, run_experiment
-from records import PipelineError
+from support.errors import PipelineError
 from tests.conftest import ROOT, make_photos
 
 
@@ -49,13 +49,21 @@ def test_what_is_finished_is_not_captioned_again(many, monkeypatch):
 
 
 def count_captioned(monkeypatch) -> list[int]:
-    counts, caption = [], main._caption
-    monkeypatch.setattr(main, "_caption", lambda batch, *rest: counts.append(len(batch)) or caption(batch, *rest))
+    counts, caption = [], main.run_stages
+    monkeypatch.setattr(
+        main, "run_stages", lambda batch, *rest: counts.append(len(batch)) or caption(batch, *rest)
+    )
     return counts
 
 
 @pytest.mark.parametrize(
-    "name, value", [("TOP_K_SIMILAR", 3), ("PROMPT_WITHOUT_CONTEXT", "x"), ("MAX_NEW_TOKENS", 7), ("NUM_BEAMS", 2)]
+    "name, value",
+    [
+        ("TOP_K_SIMILAR", 3),
+        ("PROMPT_WITHOUT_CONTEXT", "x"),
+        ("MAX_NEW_TOKENS", 7),
+        ("NUM_BEAMS", 2),
+    ],
 )
 def test_another_setting_is_another_run(many, monkeypatch, name, value):
     run_all_experiments(*initialize_system(), indices=[0, 1])
@@ -65,14 +73,19 @@ def test_another_setting_is_another_run(many, monkeypatch, name, value):
     assert counts == [2]
 
 
-def test_captions_written_in_between_change_neither_the_pool_nor_what_is_finished(many, monkeypatch):
+def test_captions_written_in_between_change_neither_the_pool_nor_what_is_finished(
+    many, monkeypatch
+):
     system = initialize_system()
     run_experiment(*system, 9)  # stands in the databases when the run begins, so it is context
     run_all_experiments(*system, indices=range(4))
     run_experiment(*system, 8)  # does not
     results = run_all_experiments(*initialize_system())
     generated = {
-        n["metadata"]["image"] for r in results for n in r["similar_images"] if n["metadata"]["source"] == "generated"
+        n["metadata"]["image"]
+        for r in results
+        for n in r["similar_images"]
+        if n["metadata"]["source"] == "generated"
     }
     experiments = system[0].get_experiment_data()
     assert generated <= {experiments[9].label}
@@ -89,20 +102,30 @@ def test_one_failing_image_is_reported_and_costs_no_other(many):
 
 def arguments(tiny, tmp_path, folder: str) -> list[str]:
     models = [("--clip-model", "clip"), ("--vlm-model", "idefics3"), ("--text-model", "bert")]
-    flags = ["--all", "--mode", "hub", "--dataset", str(tmp_path / "many"), "--experiment-samples", "10"]
+    flags = [
+        "--all", "--mode", "hub", "--dataset", str(tmp_path / "many"), "--experiment-samples", "10",
+    ]  # fmt: skip
     flags += [word for flag, model in models for word in (flag, str(tiny(model)))]
-    folders = ["--db-dir", str(tmp_path / folder / "databases"), "--results-dir", str(tmp_path / folder / "results")]
-    return [sys.executable, "main.py", *flags, *folders, "--vlm-batch-size", "2", "--max-new-tokens", "6"]
+    folders = [
+        "--db-dir", str(tmp_path / folder / "databases"),
+        "--results-dir", str(tmp_path / folder / "results"),
+    ]  # fmt: skip
+    sizes = ["--vlm-batch-size", "2", "--max-new-tokens", "6"]
+    return [sys.executable, "main.py", *flags, *folders, *sizes]
 
 
 def end_state(folder: Path) -> tuple[dict, dict]:
-    """The databases' captions and the results, without what differs between any two runs: times and file names."""
-    database = json.loads(next(folder.glob("databases/*/captions.json")).read_text(encoding="utf-8"))["records"]
+    """The databases' captions and the results, without times and file names, which vary."""
+    database = json.loads(
+        next(folder.glob("databases/*/captions.json")).read_text(encoding="utf-8")
+    )["records"]
     for record in database.values():
         for key in ("timestamp", "run"):
             (record["generated"] or {}).pop(key, None)
     results = {}
-    for path in sorted(folder.glob("results/experiment_*.json"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(
+        folder.glob("results/experiment_*.json"), key=lambda path: path.stat().st_mtime_ns
+    ):
         result = json.loads(path.read_text(encoding="utf-8"))
         for key in ("timestamp", "run", "seconds"):
             result["experiment_info"].pop(key)
@@ -110,26 +133,34 @@ def end_state(folder: Path) -> tuple[dict, dict]:
     return database, results
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_and_resumed_it_ends_as_if_never_stopped(tiny, tmp_path):
     make_photos(tmp_path / "many", 30)
-    whole = subprocess.run(arguments(tiny, tmp_path, "whole"), cwd=ROOT, capture_output=True, text=True, check=True)
+    whole = subprocess.run(
+        arguments(tiny, tmp_path, "whole"), cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "10 of 10 experiment images captioned" in whole.stdout
     seconds = random.Random(5)
     for _ in range(10):
         process = subprocess.Popen(
-            arguments(tiny, tmp_path, "killed"), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            arguments(tiny, tmp_path, "killed"),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
         )
         _wait_for_work(process)
         time.sleep(seconds.uniform(0, 0.3))
         process.kill()
         process.communicate()
-    done = subprocess.run(arguments(tiny, tmp_path, "killed"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        arguments(tiny, tmp_path, "killed"), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "10 of 10" in done.stdout, done.stderr
     assert end_state(tmp_path / "killed") == end_state(tmp_path / "whole")
 
 
 def _wait_for_work(process) -> None:
-    """Until a progress bar shows that embedding or captioning has begun, or the process has ended."""
+    """Wait for a progress bar of embedding or captioning, or for the end of the process."""
     seen = b""
     while chunk := process.stderr.read1():
         seen += chunk
@@ -141,10 +172,18 @@ def test_the_summary_holds_every_caption(tiny, tmp_path):
     make_photos(tmp_path / "many", 30)
     subprocess.run(arguments(tiny, tmp_path, "whole"), cwd=ROOT, capture_output=True, check=True)
     summary = json.loads(
-        next((tmp_path / "whole" / "results").glob("experiments_summary_*.json")).read_text(encoding="utf-8")
+        next((tmp_path / "whole" / "results").glob("experiments_summary_*.json")).read_text(
+            encoding="utf-8"
+        )
     )
     assert [row["experiment_index"] for row in summary["experiments"]] == list(range(10))
-    assert summary["captioned"] == 10 and summary["failures"] == {} and summary["models"]["vlm"]["name"]
+    assert (
+        summary["captioned"] == 10
+        and summary["failures"] == {}
+        and summary["models"]["vlm"]["name"]
+    )
     for row in summary["experiments"]:
-        result = json.loads((tmp_path / "whole" / "results" / row["result_file"]).read_text(encoding="utf-8"))
+        result = json.loads(
+            (tmp_path / "whole" / "results" / row["result_file"]).read_text(encoding="utf-8")
+        )
         assert result["generated_caption"] == row["generated_caption"]

@@ -1,4 +1,4 @@
-"""A disk that fails: the old state stays, temporary files go, the message names the file and what to do, status 1."""
+"""A failing disk: the old state stays, temporary files go, the message names file and remedy."""
 
 import errno
 import os
@@ -8,23 +8,29 @@ import subprocess
 import pytest
 
 from db_manager import DatabaseManager
-from records import DatabaseError
-from safe_files import publish_file
+from support.errors import DatabaseError
+from support.storage.files import publish_file
 from tests import attacks
 from tests.test_attack_kill import attacked
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks processes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "error, kinds, words",
     [
-        (errno.EIO, ("open", "write", "fsync", "replace"), "Check the folder's permissions and disk"),
+        (
+            errno.EIO,
+            ("open", "write", "fsync", "replace"),
+            "Check the folder's permissions and disk",
+        ),
         (errno.ENOSPC, ("write", "fsync", "replace"), "Free some space there, or set DB_DIR"),
     ],
 )
 def test_an_error_at_a_step_is_named_and_leaves_the_old_state(fast_folder, error, kinds, words):
-    found = attacked("sweep", fast_folder, error, ",".join(kinds), 2)  # every second; all: benchmarks.kill
+    # every second; all: benchmarks.kill
+    found = attacked("sweep", fast_folder, error, ",".join(kinds), 2)
     assert found["problems"] == []
     assert set(found["statuses"]) == {"1"} and found["steps"] > 20
     files = ("journal.jsonl", "captions.json", "image_embeddings.json", "caption_embeddings.json")
@@ -38,7 +44,9 @@ def small_disk(tmp_path):
     """A file system of 128 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
@@ -57,7 +65,7 @@ def update_until_it_fails(folder) -> int:
 
 
 def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_space(small_disk, monkeypatch):
-    monkeypatch.setattr("db_manager.JOURNAL_BYTES", 20_000)
+    monkeypatch.setattr("support.storage.store.JOURNAL_BYTES", 20_000)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(30_000))
     number = update_until_it_fails(small_disk / "db")
@@ -104,7 +112,11 @@ def test_results_are_published_where_there_are_no_hard_links(tmp_path, monkeypat
     monkeypatch.setattr(os, "link", no_links)
     paths = [publish_file(tmp_path, "image", ".json", str(n)) for n in range(3)]
     assert [path.read_text() for path in paths] == ["0", "1", "2"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["image.json", "image_2.json", "image_3.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "image.json",
+        "image_2.json",
+        "image_3.json",
+    ]
 
 
 def test_a_folder_that_cannot_be_written_can_still_be_read(tmp_path):
@@ -116,7 +128,9 @@ def test_a_folder_that_cannot_be_written_can_still_be_read(tmp_path):
         pytest.skip("nothing can be mounted read-only here")
     try:
         assert attacks.state(tmp_path / "db") == before
-        with pytest.raises(DatabaseError, match=r"cannot be written: Read-only file system.*DB_DIR"):
+        with pytest.raises(
+            DatabaseError, match=r"cannot be written: Read-only file system.*DB_DIR"
+        ):
             attacks.add(DatabaseManager(tmp_path / "db", "photos"), 99)
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)

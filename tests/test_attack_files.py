@@ -1,4 +1,4 @@
-"""Corrupt and foreign database files: a named error and the way out, or a repair that is reported."""
+"""Corrupt and foreign database files: an error with its remedy, or a reported repair."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from db_manager import DatabaseManager
-from records import DatabaseError
+from support.errors import DatabaseError
 from tests import attacks, fuzz
 
 VECTORS = "org--clip/image_embeddings.json"
@@ -17,7 +17,8 @@ VECTORS = "org--clip/image_embeddings.json"
 
 @pytest.fixture(scope="module")
 def target():
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of databases: nothing here is about syncing
+    # hundreds of databases: nothing here is about syncing
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield fuzz.Target(Path(folder))
 
@@ -30,14 +31,18 @@ def test_truncated_at_every_percent_of_the_length(target, name, caplog):
         caplog.clear()
         size = length * percent // 100
         outcome = target.attack(name, lambda data, size=size: data[:size])
-        if name == "journal.jsonl" and outcome == "read":  # the tail is as a crash leaves it: cut off, and said
+        # the tail is as a crash leaves it: cut off, and said
+        if name == "journal.jsonl" and outcome == "read":
             assert (
-                "ended in half an update" in caplog.text or (target.whole / name).read_bytes()[size - 1 : size] == b"\n"
+                "ended in half an update" in caplog.text
+                or (target.whole / name).read_bytes()[size - 1 : size] == b"\n"
             )
         else:
             assert outcome == "refused", percent
         found = attacks.state(target.folder)["captions"]
-        assert all(found[key] == record for key, record in whole["captions"].items() if key in found)
+        assert all(
+            found[key] == record for key, record in whole["captions"].items() if key in found
+        )
 
 
 WRONG = {
@@ -68,7 +73,10 @@ def test_a_byte_order_mark_before_sound_content_does_no_harm(target):
 
 
 def test_a_file_that_an_editor_rewrote_with_indents_is_read(target):
-    assert target.attack("captions.json", lambda data: json.dumps(json.loads(data), indent=4).encode()) == "read"
+    assert (
+        target.attack("captions.json", lambda data: json.dumps(json.loads(data), indent=4).encode())
+        == "read"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,11 +85,13 @@ def test_a_file_that_an_editor_rewrote_with_indents_is_read(target):
 def test_vectors_of_nan_zero_or_another_dimension_are_refused(target, row):
     import numpy as np
 
-    from database_files import encode_vector
+    from support.storage.vectors import encode_vector
 
     def damage(data: bytes) -> bytes:
         document = json.loads(data)
-        document["records"][attacks.sample(100).content_hash] = encode_vector(np.array(row, np.float32))
+        document["records"][attacks.sample(100).content_hash] = encode_vector(
+            np.array(row, np.float32)
+        )
         return json.dumps(document).encode()
 
     assert target.attack(VECTORS, damage) == "refused"
@@ -103,7 +113,7 @@ def test_a_newer_format_is_refused_and_left_alone_even_by_rebuild(target, tmp_pa
 
 @pytest.fixture
 def two_times(tmp_path):
-    """Databases as they stood before and after later updates, each with a fold."""
+    """Databases as they stood before and after later updates, each with a compaction."""
     for name, count in (("earlier", 3), ("later", 6)):
         if name == "later":
             shutil.copytree(tmp_path / "earlier", tmp_path / "later")
@@ -113,10 +123,16 @@ def two_times(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("file, older", [("captions.json", "captions.json"), ("journal.jsonl", "journal.jsonl")])
-def test_captions_and_journal_of_two_times_are_refused_and_rebuild_says_so(two_times, caplog, file, older):
+@pytest.mark.parametrize(
+    "file, older", [("captions.json", "captions.json"), ("journal.jsonl", "journal.jsonl")]
+)
+def test_captions_and_journal_of_two_times_are_refused_and_rebuild_says_so(
+    two_times, caplog, file, older
+):
     shutil.copy(two_times / "earlier" / older, two_times / "later" / file)
-    with pytest.raises(DatabaseError, match=r"captions\.json and journal\.jsonl are not of one time.*--rebuild"):
+    with pytest.raises(
+        DatabaseError, match=r"captions\.json and journal\.jsonl do not belong together.*--rebuild"
+    ):
         DatabaseManager(two_times / "later", "photos")
     with DatabaseManager(two_times / "later", "photos", rebuild=True) as db:
         assert len(db.captions) >= 7
@@ -147,16 +163,18 @@ def test_a_line_cut_out_of_the_journal_is_noticed(target):
 def test_the_updates_of_deleted_vectors_are_not_mixed_into_those_of_another_revision(tmp_path):
     db = DatabaseManager(tmp_path, "photos")
     attacks.add(db, 1)
-    db.close(fold=False)
+    db.close(compact=False)
     (tmp_path / VECTORS).unlink()
-    table = DatabaseManager(tmp_path, "photos").image_vectors(attacks.NEW_CLIP, attacks.DIMENSION, "pil")
+    table = DatabaseManager(tmp_path, "photos").image_vectors(
+        attacks.NEW_CLIP, attacks.DIMENSION, "pil"
+    )
     assert len(table) == 0
 
 
 def test_damage_in_the_vectors_of_a_model_not_in_use_stops_nobody_and_loses_nothing(tmp_path):
     db = DatabaseManager(tmp_path, "photos")
     attacks.add(db, 1)
-    db.close(fold=False)
+    db.close(compact=False)
     sound = (tmp_path / VECTORS).read_bytes()
     (tmp_path / VECTORS).write_bytes(sound[:30])
     with DatabaseManager(tmp_path, "photos") as other:
@@ -175,7 +193,13 @@ def test_an_earlier_copy_of_a_damaged_file_is_not_overwritten(tmp_path):
     assert copies == {"captions.json.corrupt": b"first", "captions.json.corrupt2": b"second"}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
 @given(damage=fuzz.damages())
 def test_whatever_the_files_hold_the_answer_is_a_reading_or_a_named_error(target, damage):
     target.attack(*damage)

@@ -1,4 +1,4 @@
-"""Images of every kind, whatever they are called and hold: read, or named; the good ones keep their captions."""
+"""Images of every kind and name: read, or reported; the good ones keep their captions."""
 
 import os
 import random
@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import image_files
-from dataset_loader import load_and_split_dataset, own_sample
-from image_files import decode_image, find_images
-from records import ImageError
+from dataset_loader import load_and_split_dataset
+from experiments.results import save_results
+from support.errors import ImageError
+from support.sources import images as image_files
+from support.sources.files import find_images
+from support.sources.images import decode_image
+from support.sources.own import own_sample
 from tests.conftest import ROOT, picture
 
 
@@ -26,7 +29,9 @@ def encoded(folder, image: Image.Image, name: str, **options) -> bytes:
 def bad_files(folder) -> dict[str, bytes]:
     """What looks like an image by its name and is none, or not a whole one."""
     jpeg = encoded(folder, picture(1, (300, 200)), "x.jpg")
-    bomb = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    )
     return {
         "zero bytes": b"",
         "truncated": jpeg[: len(jpeg) // 2],
@@ -55,7 +60,9 @@ def good_files(folder) -> dict[str, bytes]:
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        files[f"rotated {orientation}"] = encoded(folder, picture(10 + orientation), "h.jpg", exif=exif)
+        files[f"rotated {orientation}"] = encoded(
+            folder, picture(10 + orientation), "h.jpg", exif=exif
+        )
     return files
 
 
@@ -67,7 +74,9 @@ def scratch(tmp_path_factory):
 def test_every_kind_of_good_image_becomes_rgb_of_bounded_size(scratch):
     for name, data in good_files(scratch).items():
         image = decode_image(data, name)
-        assert image.mode == "RGB" and min(image.size) >= 1 and max(image.size) <= image_files.MAX_SIDE, name
+        assert (
+            image.mode == "RGB" and min(image.size) >= 1 and max(image.size) <= image_files.MAX_SIDE
+        ), name
 
 
 def test_every_kind_of_bad_image_is_named_in_one_line(scratch):
@@ -88,7 +97,9 @@ def test_a_jpeg_truncated_anywhere_is_never_half_a_picture(scratch):
         assert np.array_equal(np.asarray(image), whole), percent
 
 
-def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(settings, tmp_path, scratch, caplog):
+def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(
+    settings, tmp_path, scratch, caplog
+):
     from image_embedder import embed_gallery
 
     folder = tmp_path / "photos"
@@ -103,7 +114,9 @@ def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(s
         (folder / f"{n}.jpg").unlink()
     for n in folders:
         (folder / f"{n}.jpg").mkdir()
-    (folder / "captions.txt").write_text("".join(f"{n}.jpg,number {n}\n" for n in range(1000)), encoding="utf-8")
+    (folder / "captions.txt").write_text(
+        "".join(f"{n}.jpg,number {n}\n" for n in range(1000)), encoding="utf-8"
+    )
     settings.DATASET_NAME = str(folder)
     loader = load_and_split_dataset()
 
@@ -129,16 +142,19 @@ def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(s
 MEMORY = """
 import sys
 from pathlib import Path
-from dataset_loader import own_sample
+from support.sources.own import own_sample
 image = own_sample(sys.argv[1]).image
 assert max(image.size) <= 2048 and image.mode == "RGB", image
-peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+lines = Path("/proc/self/status").read_text().splitlines()
+peak = next(line for line in lines if line.startswith("VmHWM"))
 print(int(peak.split()[1]) // 1024)  # not ru_maxrss, which counts the parent before exec
 """
 
 
 def peak_mebibytes(path) -> int:
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(path)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -154,21 +170,19 @@ def test_a_photo_of_a_hundred_megapixels_needs_bounded_memory(tmp_path, name, li
 
 
 ODD_NAMES = [
-    "two words.png", "new\nline.png", "\x1b[31mred.png", "🐕‍🦺.png", "눈 위의 개.png", "-rf.png", "a;b&c$(d)'\".png",
-    "x" * 251 + ".png", "개" * 83 + "ab.png", "..png.png", "%s{0}.png",
+    "two words.png", "new\nline.png", "\x1b[31mred.png", "🐕‍🦺.png", "눈 위의 개.png", "-rf.png",
+    "a;b&c$(d)'\".png", "x" * 251 + ".png", "개" * 83 + "ab.png", "..png.png", "%s{0}.png",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*ODD_NAMES, os.fsdecode(b"\xff\xfe.png")])
 def test_odd_names_are_found_read_recorded_and_published(settings, tmp_path, name):
-    import report
-
     assert len(os.fsencode(name)) <= 255
     picture(1).save(tmp_path / name)
     assert find_images(tmp_path) == find_images(tmp_path / name) == [tmp_path / name]
     sample = own_sample(tmp_path / name)
     assert sample.image.size == (48, 40)
-    result = report.save_result({"image": sample.label}, sample)
+    (result,) = save_results([{"image": sample.label}], [sample])
     assert Path(result["result_file"]).parent == Path(settings.RESULTS_DIR)
     (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(ImageError) as error:
@@ -181,15 +195,31 @@ def test_odd_names_in_a_list_of_captions(settings, tmp_path, caplog):
     for number, name in enumerate(names):
         picture(number).save(tmp_path / name)
     lines = [f"{name},caption {number}" for number, name in enumerate(names)]
-    hostile = ["../../../etc/passwd,outside", "/dev/zero,endless", "a\0b.png,null", "no comma here", "pipe.png,waits"]
+    hostile = [
+        "../../../etc/passwd,outside",
+        "/dev/zero,endless",
+        "a\0b.png,null",
+        "no comma here",
+        "pipe.png,waits",
+    ]
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "captions.txt").write_text("\n".join(lines + hostile), encoding="utf-8")
     settings.DATASET_NAME, settings.EXPERIMENT_SAMPLES = str(tmp_path), 1
     loader = load_and_split_dataset()
-    samples = {s.original_index: s for s in [*loader.get_experiment_data(), *loader.get_training_data()]}
+    samples = {
+        s.original_index: s for s in [*loader.get_experiment_data(), *loader.get_training_data()]
+    }
     for number in range(len(names)):
-        assert samples[number].caption == f"caption {number}" and samples[number].image.size == (48, 40)
-    for words in ("/dev/zero: not a file", "pipe.png: not a file", "a b.png", f"line {len(lines) + 4}"):
+        assert samples[number].caption == f"caption {number}" and samples[number].image.size == (
+            48,
+            40,
+        )
+    for words in (
+        "/dev/zero: not a file",
+        "pipe.png: not a file",
+        "a b.png",
+        f"line {len(lines) + 4}",
+    ):
         assert words in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL: all that had been returned is there, nothing is half there, a second run comes to the same state."""
+"""SIGKILL: saved work is there, nothing is half there, and a second run reaches the same state."""
 
 import json
 import os
@@ -8,12 +8,17 @@ import pytest
 from tests.attacks import WRITES
 from tests.conftest import run_python
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and kills processes")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.name != "posix", reason="forks and kills processes"),
+]
 
 
 def attacked(scenario: str, folder, *arguments: object) -> dict:
     """What an attack of tests/attacks.py found, run in a process without torch."""
-    done = run_python("-m", "tests.attacks", scenario, str(folder / "attack"), *map(str, arguments), timeout=300)
+    done = run_python(
+        "-m", "tests.attacks", scenario, str(folder / "attack"), *map(str, arguments), timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,4 +1,4 @@
-"""Several processes at once: no update is lost, nobody waits for the dead, and a reader sees a consistent state."""
+"""Several processes at once: no lost update, no wait for a dead one, consistent reads."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from tests.test_attack_kill import attacked
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks processes")
 
 
+@pytest.mark.long
 def test_twenty_processes_with_fifty_updates_each_leave_a_thousand_entries(tmp_path):
     found = attacked("crowd", tmp_path, 20, 50)
     assert found["problems"] == [] and found["statuses"] == [0] * 20
@@ -25,7 +26,7 @@ HOLD = """
 import os, sys, pathlib, time
 from db_manager import DatabaseManager
 db = DatabaseManager(pathlib.Path(sys.argv[1]), "photos")
-with db._lock.held():
+with db._store.lock.held():
     print("held", flush=True)
     time.sleep(60) if sys.argv[2] == "stay" else os.kill(os.getpid(), 9)
 """
@@ -47,7 +48,7 @@ def test_a_reader_waits_for_no_lock_and_closing_waits_for_no_other_writer(tmp_pa
     held, free = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with reader._lock.held():
+        with reader._store.lock.held():
             held.set()
             free.wait(30)
 
@@ -57,7 +58,9 @@ def test_a_reader_waits_for_no_lock_and_closing_waits_for_no_other_writer(tmp_pa
         held.wait()
         start = time.monotonic()
         reader.refresh()
-        gallery = [attacks.sample(n, captions=(attacks.caption(n), "a dog")) for n in range(100, 103)]
+        gallery = [
+            attacks.sample(n, captions=(attacks.caption(n), "a dog")) for n in range(100, 103)
+        ]
         DatabaseManager(tmp_path, "photos").sync_gallery(gallery)
         writer.close()
         assert time.monotonic() - start < 1
@@ -68,16 +71,16 @@ def test_a_reader_waits_for_no_lock_and_closing_waits_for_no_other_writer(tmp_pa
     assert attacks.check(tmp_path, 0) is None
 
 
-def test_a_fold_between_two_looks_of_a_reader_is_no_damage(tmp_path):
-    """The journal may be replaced by one that is shorter, as long, or longer than what had been read."""
+def test_a_compaction_between_two_looks_of_a_reader_is_no_damage(tmp_path):
+    """The journal may be replaced by a shorter, equally long, or longer one while it is read."""
     writer, reader = DatabaseManager(tmp_path, "photos"), DatabaseManager(tmp_path, "photos")
     for number in range(30):
         attacks.add(writer, number)
         if number % 7 == 3:
             reader.refresh()
-            with writer._lock.held():
-                writer._take_in()
-                writer._fold()
+            with writer._store.lock.held():
+                writer._store._catch_up()
+                writer._store._compact()
         if number % 3 == 0:
             reader.refresh()
             assert set(reader.captions) == set(writer.captions)
@@ -86,25 +89,33 @@ def test_a_fold_between_two_looks_of_a_reader_is_no_damage(tmp_path):
 def test_an_update_that_was_taken_back_after_a_reader_saw_it_is_forgotten(tmp_path):
     writer, reader = DatabaseManager(tmp_path, "photos"), DatabaseManager(tmp_path, "photos")
     attacks.add(writer, 1)
-    size = writer._journal.size()
+    size = writer._store.journal.size()
     attacks.add(writer, 2)
     reader.refresh()
-    os.truncate(writer._journal.path, size)  # as after a failed sync
+    os.truncate(writer._store.journal.path, size)  # as after a failed sync
     third = DatabaseManager(tmp_path, "photos")
     attacks.add(third, 3)
     reader.refresh()
-    assert set(reader.captions) == set(third.captions) == {attacks.sample(n).content_hash for n in (1, 3)}
+    assert (
+        set(reader.captions)
+        == set(third.captions)
+        == {attacks.sample(n).content_hash for n in (1, 3)}
+    )
 
 
 @pytest.mark.parametrize("where", ["read_after", "_apply"])
-def test_an_interruption_while_reading_what_others_wrote_loses_nothing(tmp_path, monkeypatch, where):
+def test_an_interruption_while_reading_what_others_wrote_loses_nothing(
+    tmp_path, monkeypatch, where
+):
     first, second = DatabaseManager(tmp_path, "photos"), DatabaseManager(tmp_path, "photos")
     attacks.add(first, 1)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(second._journal if where == "read_after" else second, where, interrupted)
+    store = second._store
+    owner = store.journal if where == "read_after" else store.snapshot
+    monkeypatch.setattr(owner, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         second.refresh()
     monkeypatch.undo()
@@ -114,8 +125,10 @@ def test_an_interruption_while_reading_what_others_wrote_loses_nothing(tmp_path,
         assert attacks.sample(number).content_hash in attacks.state(tmp_path)["captions"]
 
 
+@pytest.mark.long
 def test_a_long_run_keeps_memory_handles_and_time_flat(tmp_path):
-    marks = attacked("long_run", tmp_path, 2000)["marks"]  # tenths; 5,000 updates: python -m benchmarks.long_run
+    # tenths; 5,000 updates: python -m benchmarks.long_run
+    marks = attacked("long_run", tmp_path, 2000)["marks"]
     early, late = marks[2:5], marks[-3:]
     assert late[-1]["kib"] < 1.05 * early[0]["kib"]
     assert {mark["handles"] for mark in marks} == {marks[0]["handles"]}

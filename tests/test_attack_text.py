@@ -1,4 +1,4 @@
-"""Texts of every kind: kept whole, never mixed, and never more than text to the model that reads them."""
+"""Texts of every kind: kept whole, never mixed, and never more than text to a model."""
 
 import json
 import re
@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-import hub
 import prompt_generator
 from db_manager import DatabaseManager
 from main import initialize_system, run_experiment, search_images
-from records import GeneratedCaption, SettingError, clean_text, printable
-from safe_files import parse_json, to_json
+from support.errors import SettingError
+from support.hub.names import configured_models
+from support.hub.revisions import locate
+from support.records import GeneratedCaption
+from support.storage.strict_json import parse_json, to_json
+from support.text import clean_text, printable
 from tests import attacks
 from tests.conftest import picture
 
@@ -38,7 +41,13 @@ def test_only_lone_surrogates_are_replaced(text):
     assert clean_text(clean_text(text)) == clean_text(text)
 
 
-@given(st.recursive(ANY_TEXT | st.integers(), lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=5))
+@given(
+    st.recursive(
+        ANY_TEXT | st.integers(),
+        lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+        max_leaves=5,
+    )
+)
 def test_whatever_is_written_as_json_is_read_back(value):
     assert to_json(parse_json(to_json(value).encode())) == to_json(value)
 
@@ -60,9 +69,13 @@ def test_captions_of_every_kind_survive_the_databases(tmp_path, kind):
         db.add_vectors(texts, {text: attacks.vector(2)})
     found = attacks.state(tmp_path)
     assert found["captions"][attacks.sample(1).content_hash]["captions"] == [clean_text(text)]
-    assert found["captions"][attacks.sample(2).content_hash]["generated"]["caption"] == clean_text(text)
+    assert found["captions"][attacks.sample(2).content_hash]["generated"]["caption"] == clean_text(
+        text
+    )
     assert list(found["texts"]) == [clean_text(text)]
-    assert json.loads((tmp_path / "captions.json").read_text(encoding="utf-8"))["header"]["count"] == 2
+    assert (
+        json.loads((tmp_path / "captions.json").read_text(encoding="utf-8"))["header"]["count"] == 2
+    )
 
 
 @pytest.mark.parametrize("form", ["captions.txt", "metadata.jsonl", "metadata.csv"])
@@ -71,19 +84,30 @@ def test_captions_of_every_kind_keep_to_their_image_in_lists(settings, tmp_path,
 
     from dataset_loader import load_and_split_dataset
 
-    texts = {"empty": "", **{k: v.replace("\n", " ") for k, v in HOSTILE.items() if k != "lone surrogates"}}
+    texts = {
+        "empty": "",
+        **{k: v.replace("\n", " ") for k, v in HOSTILE.items() if k != "lone surrogates"},
+    }
     for number in range(len(texts)):
         picture(number).save(tmp_path / f"{number}.png")
     with (tmp_path / form).open("w", encoding="utf-8", newline="") as file:
         if form == "metadata.jsonl":
-            rows = ({"file_name": f"{n}.png", "text": text} for n, text in enumerate(texts.values()))
+            rows = (
+                {"file_name": f"{n}.png", "text": text} for n, text in enumerate(texts.values())
+            )
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         else:
-            rows = [("file_name", "text"), *((f"{n}.png", text) for n, text in enumerate(texts.values()))]
+            rows = [
+                ("file_name", "text"),
+                *((f"{n}.png", text) for n, text in enumerate(texts.values())),
+            ]
             csv.writer(file).writerows(rows)
     settings.DATASET_NAME, settings.EXPERIMENT_SAMPLES = str(tmp_path), 1
     loader = load_and_split_dataset()
-    found = {s.original_index: s.caption for s in [*loader.get_experiment_data(), *loader.get_training_data()]}
+    found = {
+        s.original_index: s.caption
+        for s in [*loader.get_experiment_data(), *loader.get_training_data()]
+    }
     assert found == {n: text.strip() for n, text in enumerate(texts.values()) if text}
 
 
@@ -95,13 +119,15 @@ def test_a_prompt_keeps_each_caption_on_one_line_of_its_list(captions):
     if kept:
         assert len(lines) == len(kept) + 2 and all(line.startswith("- ") for line in lines[1:-1])
         assert not re.search(r"[<>\x00-\x08\x1b]", "".join(lines[1:-1]))
-        assert max(map(len, lines[1:-1])) <= 2 + prompt_generator.config.MAX_CONTEXT_CAPTION_CHARS + 2
+        assert (
+            max(map(len, lines[1:-1])) <= 2 + prompt_generator.config.MAX_CONTEXT_CAPTION_CHARS + 2
+        )
 
 
 def test_what_a_hostile_caption_gives_the_model_is_a_line_of_the_list(tiny_settings, tiny):
     from vlm_captioner import load_captioner
 
-    captioner = load_captioner(hub.locate(hub.model_refs("hub").vlm))
+    captioner = load_captioner(locate(configured_models().vlm))
     prompt = prompt_generator.build_prompt([HOSTILE["markup"], HOSTILE["orders"]])
     plain = prompt_generator.build_prompt(["a dog", "a cat"])
     tokenizer = captioner.processor.tokenizer
@@ -120,7 +146,10 @@ def test_what_a_hostile_caption_gives_the_model_is_a_line_of_the_list(tiny_setti
 
 
 def test_a_run_among_hostile_captions_and_queries_of_every_kind(tiny_settings, photos):
-    lines = [f"p{n:02}.png,{text}" for n, text in enumerate(t.replace("\n", " ") for t in HOSTILE.values())]
+    lines = [
+        f"p{n:02}.png,{text}"
+        for n, text in enumerate(t.replace("\n", " ") for t in HOSTILE.values())
+    ]
     lines += [f"p{n:02}.png,a dog {n}" for n in range(len(lines), 12)]
     text = clean_text("\n".join(lines))
     (photos / "captions.txt").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The real command line, in a process of its own."""
+"""The command line: in this process where that does, in one of its own where it matters."""
 
 import json
 import re
@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-import cli
 import config
-from tests.conftest import ROOT, make_photos, picture, run_python
+from support.errors import SettingError
+from support.settings import SETTINGS, Setting, caption_settings, check_settings
+from tests.conftest import ROOT, make_photos, picture, run_python, words_of
 
 
 def test_help_answers_fast_without_torch():
@@ -23,13 +24,16 @@ def test_help_answers_fast_without_torch():
     assert not {"torch", "transformers", "datasets", "sentence_transformers"} & set(loaded)
 
 
-def test_a_plain_run_and_a_search_each_way(command, tmp_path, photos):
-    done = command("--index", "1")
+def test_a_plain_run_and_a_search_each_way(process, command, tmp_path, photos):
+    done = process("--index", "1")
     assert done.returncode == 0, done.stderr
     assert re.search(
-        r"Experiment 1: .*\nMode: hub .*\nSimilar images:\n(  [01]\.\d{4}  #.*\n){5}Prompt:\n", done.stdout
+        r"Experiment 1: .*\nMode: hub .*\nSimilar images:\n(  [01]\.\d{4}  #.*\n){5}Prompt:\n",
+        done.stdout,
     )
-    result = json.loads(next((tmp_path / "results").glob("experiment_1_*.json")).read_text(encoding="utf-8"))
+    result = json.loads(
+        next((tmp_path / "results").glob("experiment_1_*.json")).read_text(encoding="utf-8")
+    )
     assert f"Caption:   {result['generated_caption']}\n" in done.stdout
     found = command("search", "a red dog", "--top-k", "3")
     assert found.returncode == 0 and len(found.stdout.splitlines()) == 3, found.stderr
@@ -82,9 +86,9 @@ def test_wrong_flags_are_named_with_what_is_allowed(command, flags, words):
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-@pytest.mark.parametrize("setting", cli.SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_refuses_what_it_cannot_use(settings, setting):
-    cli.check_settings()
+    check_settings()
     wrong = [[], object(), float("nan")]
     wrong += (
         [True, "7", None]
@@ -101,47 +105,60 @@ def test_every_setting_refuses_what_it_cannot_use(settings, setting):
         if value is None and setting.optional:
             continue
         setattr(config, setting.name, value)
-        with pytest.raises(cli.SettingError, match=setting.name):
-            cli.check_settings()
+        with pytest.raises(SettingError, match=setting.name):
+            check_settings()
+
+
+def test_a_setting_must_say_whether_it_decides_a_caption():
+    with pytest.raises(TypeError, match="decides_caption"):
+        Setting("NEW", None, int)
+
+
+def test_what_decides_a_caption_is_recorded_with_it(settings):
+    deciding = {setting.name.lower() for setting in SETTINGS if setting.decides_caption}
+    assert {"top_k_similar", "prompt_template", "max_new_tokens", "dtype"} <= deciding
+    assert not {"db_dir", "show_progress", "vlm_batch_size", "search_word_weight"} & deciding
+    settings.TOP_K_SIMILAR = 2
+    assert caption_settings()["top_k_similar"] == 2 and set(caption_settings()) == deciding
 
 
 def test_every_setting_of_config_is_checked():
-    assert {setting.name for setting in cli.SETTINGS} == {name for name in vars(config) if name.isupper()}
+    assert {setting.name for setting in SETTINGS} == {
+        name for name in vars(config) if name.isupper()
+    }
 
 
-def test_quiet_prints_results_only(command):
-    done = command("--quiet")
+def test_quiet_prints_results_only(process):
+    done = process("--quiet")
     assert done.returncode == 0 and "Caption:" in done.stdout and done.stderr == ""
 
 
-def test_an_error_is_one_paragraph_and_a_traceback_only_with_debug(command):
-    plain, debug = command(dataset="./x"), command("--debug", dataset="./x")
+def test_an_error_is_one_paragraph_and_a_traceback_only_with_debug(process):
+    plain, debug = process(dataset="./x"), process("--debug", dataset="./x")
     assert "Traceback" not in plain.stderr and len(plain.stderr.strip().splitlines()) == 1
     assert "Traceback" in debug.stderr
 
 
 def test_without_a_hub_auto_says_so_and_own_photos_are_an_error(command, tmp_path, photos):
-    done = command("--image", str(photos / "p00.png"), mode="auto", clip_model="openai/clip-vit-base-patch32")
+    done = command(
+        "--image", str(photos / "p00.png"), mode="auto", clip_model="openai/clip-vit-base-patch32"
+    )
     assert done.returncode == 1
     assert "openai/clip-vit-base-patch32" in done.stderr and "--mode demo" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_so_and_the_next_one_goes_on(command, tiny, tmp_path, number, status):
+@pytest.mark.long
+def test_a_stopped_run_says_so_and_the_next_one_goes_on(
+    tiny_flags, command, tmp_path, number, status
+):
     photos = make_photos(tmp_path / "many", 200)  # many, so that the signal comes before the end
-    arguments = [sys.executable, "main.py", "--mode", "hub", "--dataset", str(photos), "--experiment-samples", "3"]
-    for flag, model in (("--clip-model", "clip"), ("--vlm-model", "idefics3"), ("--text-model", "bert")):
-        arguments += [flag, str(tiny(model))]
-    arguments += [
-        "--db-dir",
-        str(tmp_path / "databases"),
-        "--results-dir",
-        str(tmp_path / "results"),
-        "--image",
-        str(photos),
-    ]
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = words_of(tiny_flags, {"dataset": str(photos)})
+    arguments = [sys.executable, "main.py", *words, "--image", str(photos)]
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while "Saved:" not in process.stdout.readline():  # the first image is done
         assert process.poll() is None
     process.send_signal(number)
@@ -152,9 +169,10 @@ def test_a_stopped_run_says_so_and_the_next_one_goes_on(command, tiny, tmp_path,
     assert done.returncode == 0, done.stderr
 
 
-def test_results_for_a_reader_that_goes_away(command):
+def test_results_for_a_reader_that_goes_away():
     script = (
-        "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE); "
+        "import subprocess, sys; pipe = subprocess.PIPE; "
+        "p = subprocess.Popen(sys.argv[1:], stdout=pipe, stderr=pipe); "
         "p.stdout.close(); _, e = p.communicate(); print(e.decode()); sys.exit(p.returncode)"
     )
     done = run_python("-c", script, sys.executable, "main.py", "--help")

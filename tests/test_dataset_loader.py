@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_loader import DatasetLoader, load_and_split_dataset, own_sample
-from image_files import decode_image, find_images
-from records import ImageError, SettingError
-from sources import caption_columns
+from dataset_loader import DatasetLoader, load_and_split_dataset
+from support.errors import ImageError, SettingError
+from support.sources.columns import caption_columns
+from support.sources.files import find_images
+from support.sources.images import decode_image
+from support.sources.own import own_sample
 from tests.conftest import make_photos, picture
 
 
@@ -21,31 +23,43 @@ def load(settings, name) -> DatasetLoader:
 
 def captions_by_file(loader) -> dict:
     samples = [*loader.get_experiment_data(), *loader.get_training_data()]
-    return {sample.label.replace("\\", "/").rsplit("/", 1)[-1]: sample["captions"] for sample in samples}
+    return {
+        sample.label.replace("\\", "/").rsplit("/", 1)[-1]: sample["captions"] for sample in samples
+    }
 
 
 def test_a_folder_with_captions_txt_gives_every_image_its_own_captions(settings, photos):
     found = captions_by_file(load(settings, photos))
-    assert found == {f"p{n:02}.png": [f"a red dog number {n}", f"a dog, seen again ({n})"] for n in range(12)}
+    assert found == {
+        f"p{n:02}.png": [f"a red dog number {n}", f"a dog, seen again ({n})"] for n in range(12)
+    }
 
 
 def test_captions_txt_works_without_a_header_with_commas_and_a_byte_order_mark(settings, photos):
     lines = [f"p{n:02}.png,one, two, {n}" for n in range(6)]
     (photos / "captions.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
-    assert captions_by_file(load(settings, photos)) == {f"p{n:02}.png": [f"one, two, {n}"] for n in range(6)}
+    assert captions_by_file(load(settings, photos)) == {
+        f"p{n:02}.png": [f"one, two, {n}"] for n in range(6)
+    }
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_a_folder_with_the_metadata_of_the_imagefolder_convention(settings, photos, name):
     (photos / "captions.txt").unlink()
-    rows = [{"file_name": f"p{n:02}.png", "text": f'a dog "{n}", again', "width": 3} for n in range(12)]
+    rows = [
+        {"file_name": f"p{n:02}.png", "text": f'a dog "{n}", again', "width": 3} for n in range(12)
+    ]
     if name.endswith("csv"):
         quoted = [row["text"].replace('"', '""') for row in rows]
-        text = "file_name,text,width\n" + "".join(f'p{n:02}.png,"{q}",3\n' for n, q in enumerate(quoted))
+        text = "file_name,text,width\n" + "".join(
+            f'p{n:02}.png,"{q}",3\n' for n, q in enumerate(quoted)
+        )
     else:
         text = "\n".join(json.dumps(row) for row in rows)
     (photos / name).write_text(text, encoding="utf-8")
-    assert captions_by_file(load(settings, photos)) == {row["file_name"]: [row["text"]] for row in rows}
+    assert captions_by_file(load(settings, photos)) == {
+        row["file_name"]: [row["text"]] for row in rows
+    }
 
 
 def table_of(count: int, columns: str):
@@ -60,25 +74,37 @@ def table_of(count: int, columns: str):
             Features({"image": ImageFeature(), **{k: Value("string") for k in captions}}),
         )
     kind = List(Value("string")) if columns == "captions" else Value("string")
-    values = [[f"first of {n}", f"second of {n}"] if columns == "captions" else f"text of {n}" for n in range(count)]
-    return Dataset.from_dict({"img": pictures, columns: values}, Features({"img": ImageFeature(), columns: kind}))
+    values = [
+        [f"first of {n}", f"second of {n}"] if columns == "captions" else f"text of {n}"
+        for n in range(count)
+    ]
+    return Dataset.from_dict(
+        {"img": pictures, columns: values}, Features({"img": ImageFeature(), columns: kind})
+    )
 
 
 @pytest.mark.parametrize(
-    "columns, first", [("caption_0..4", "caption 0 of"), ("text", "text of"), ("captions", "first of")]
+    "columns, first",
+    [("caption_0..4", "caption 0 of"), ("text", "text of"), ("captions", "first of")],
 )
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_parquet_and_arrow_in_the_shapes_that_datasets_have(settings, tmp_path, columns, first, form):
+def test_parquet_and_arrow_in_the_shapes_that_datasets_have(
+    settings, tmp_path, columns, first, form
+):
     table = table_of(8, columns)
     folder = tmp_path / "table"
     folder.mkdir()
-    table.to_parquet(folder / "train-00000-of-00001.parquet") if form == "parquet" else table.save_to_disk(str(folder))
+    table.to_parquet(
+        folder / "train-00000-of-00001.parquet"
+    ) if form == "parquet" else table.save_to_disk(str(folder))
     loader = load(settings, folder)
     assert len(loader.get_experiment_data()) == 3
     assert len(loader.get_training_data()) == 5
     for sample in loader.get_training_data():
         assert sample["caption"].startswith(f"{first} {sample['original_index']}")
-        assert np.array_equal(np.asarray(sample["image"]), np.asarray(picture(sample["original_index"])))
+        assert np.array_equal(
+            np.asarray(sample["image"]), np.asarray(picture(sample["original_index"]))
+        )
 
 
 def test_parquet_that_another_program_wrote_with_plain_bytes(settings, tmp_path):
@@ -108,7 +134,10 @@ def test_splits_are_joined_or_one_is_named(settings, tmp_path):
 
 
 def test_caption_columns_are_recognised_or_named(settings):
-    assert caption_columns(["image", "caption_0", "caption_1", "text"], "x") == ["caption_0", "caption_1"]
+    assert caption_columns(["image", "caption_0", "caption_1", "text"], "x") == [
+        "caption_0",
+        "caption_1",
+    ]
     assert caption_columns(["image", "id", "sentences"], "x") == ["sentences"]
     settings.CAPTION_COLUMN = "id"
     assert caption_columns(["image", "id", "sentences"], "x") == ["id"]
@@ -170,7 +199,11 @@ def test_samples_are_mappings_decoded_when_asked_for(settings, photos):
     assert sample["training_index"] == 4
     assert loader.get_experiment_data()[2]["experiment_index"] == 2
     (photos / "p00.png").unlink()
-    gone = next(s for s in [*loader.get_training_data(), *loader.get_experiment_data()] if s.original_index == 0)
+    gone = next(
+        s
+        for s in [*loader.get_training_data(), *loader.get_experiment_data()]
+        if s.original_index == 0
+    )
     with pytest.raises(ImageError, match="p00.png"):
         gone["image"]
     assert gone["caption"] == "a red dog number 0"
@@ -183,7 +216,8 @@ def test_a_dataset_too_small_proposes_a_fifth(settings, photos):
 
 
 @pytest.mark.parametrize(
-    "name, message", [("./nowhere", "no such file"), ("a/b/c", "no such file"), ("~/no-such-x", "no such file")]
+    "name, message",
+    [("./nowhere", "no such file"), ("a/b/c", "no such file"), ("~/no-such-x", "no such file")],
 )
 def test_a_misspelt_local_path_is_an_error(settings, name, message):
     with pytest.raises(SettingError, match=message):
@@ -234,15 +268,19 @@ def test_transparency_is_laid_on_white_and_other_modes_become_rgb(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(tmp_path, orientation):
     upright = picture(3)
-    turned = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # what the camera stored
+    # what the camera stored
+    turned = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
     stored = upright if turned is None else upright.transpose(Image.Transpose(turned))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(np.asarray(saved(tmp_path, stored, "r.png", exif=exif)), np.asarray(upright))
+    assert np.array_equal(
+        np.asarray(saved(tmp_path, stored, "r.png", exif=exif)), np.asarray(upright)
+    )
 
 
 @pytest.mark.parametrize(
-    "data, message", [(b"", "empty"), (b"<svg></svg>", "no known image format"), (b"\xff\xd8\xff\xe0 x", "")]
+    "data, message",
+    [(b"", "empty"), (b"<svg></svg>", "no known image format"), (b"\xff\xd8\xff\xe0 x", "")],
 )
 def test_what_is_no_image_is_named(data, message):
     with pytest.raises(ImageError, match="photo.jpg.*" + message):

@@ -4,15 +4,16 @@ import json
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import db_manager as module
-import journal
-from database_files import encode_vector, read_vectors
 from db_manager import DatabaseManager, slug
-from records import DatabaseError, GeneratedCaption, ModelRef, Sample
+from support.errors import DatabaseError
+from support.records import GeneratedCaption, ModelRef, Sample
+from support.storage import journal, lock, store
+from support.storage.vectors import encode_vector, read_vectors
 
 CLIP = ModelRef("org/clip", "org/clip", "revision-1")
 TEXT = ModelRef("org/text", "org/text", "revision-1")
@@ -38,7 +39,12 @@ def fill(db: DatabaseManager, count: int = 4) -> list[int]:
     db.add_vectors(images, {sample(n).content_hash: vector(n) for n in range(count)})
     made = {"mode": "hub"}
     return [
-        db.add_generated(sample(n, role="experiment"), GeneratedCaption(f"made {n}", "p", made), images, vector(n))
+        db.add_generated(
+            sample(n, role="experiment"),
+            GeneratedCaption(f"made {n}", "p", made),
+            images,
+            vector(n),
+        )
         for n in range(count, 2 * count)
     ]
 
@@ -50,14 +56,14 @@ def state(folder) -> tuple[dict, dict]:
     return dict(db.captions), {key: images.matrix[row].tolist() for key, row in images.rows.items()}
 
 
-def test_what_was_added_is_found_again_before_and_after_the_fold(tmp_path):
+def test_what_was_added_is_found_again_before_and_after_compaction(tmp_path):
     db = opened(tmp_path)
     assert fill(db) == [4, 5, 6, 7]
-    unfolded = state(tmp_path)
+    uncompacted = state(tmp_path)
     db.close()
-    assert not db._journal.read()[0]
-    assert state(tmp_path) == unfolded
-    captions, vectors = unfolded
+    assert not db._store.journal.read()[0]
+    assert state(tmp_path) == uncompacted
+    captions, vectors = uncompacted
     assert captions[sample(2).content_hash]["captions"] == ["caption 2", "개가 눈 위를 달린다"]
     assert captions[sample(5).content_hash]["generated"] == {"caption": "made 5", "mode": "hub"}
     assert vectors[sample(6).content_hash] == vector(6).tolist()
@@ -69,23 +75,37 @@ def test_files_are_json_readable_and_diffable(tmp_path):
     text = (tmp_path / "captions.json").read_text(encoding="utf-8")
     document = json.loads(text)
     fold = document["header"].pop("fold")
-    assert document["header"] == {"format_version": 1, "content": "captions", "dataset": "photos", "count": 8}
+    assert document["header"] == {
+        "format_version": 1,
+        "content": "captions",
+        "dataset": "photos",
+        "count": 8,
+    }
     assert json.loads((tmp_path / "journal.jsonl").read_text())["fold"] == fold
     assert "개가 눈 위를 달린다" in text
     assert len(text.splitlines()) == len(document["records"]) + 5
     vectors = json.loads((tmp_path / slug("org/clip") / "image_embeddings.json").read_text())
-    assert {k: vectors["header"][k] for k in ("model", "revision", "dimension", "dtype", "count")} == {
-        "model": "org/clip", "revision": "revision-1", "dimension": 8, "dtype": "float32", "count": 8,
-    }  # fmt: skip
+    header = ("model", "revision", "dimension", "dtype", "count")
+    assert {key: vectors["header"][key] for key in header} == {
+        "model": "org/clip",
+        "revision": "revision-1",
+        "dimension": 8,
+        "dtype": "float32",
+        "count": 8,
+    }
     keys, matrix = read_vectors(tmp_path / slug("org/clip") / "image_embeddings.json")
-    assert matrix.shape == (8, 8) and np.array_equal(matrix[keys.index(sample(3).content_hash)], vector(3))
+    assert matrix.shape == (8, 8) and np.array_equal(
+        matrix[keys.index(sample(3).content_hash)], vector(3)
+    )
 
 
 def test_captioning_again_replaces_the_caption_and_keeps_the_number(tmp_path):
     with opened(tmp_path) as db:
         numbers = fill(db)
         again = GeneratedCaption("made anew", None, {})
-        index = db.add_generated(sample(5, role="experiment"), again, db.image_vectors(CLIP, 8, "pil"), vector(5))
+        index = db.add_generated(
+            sample(5, role="experiment"), again, db.image_vectors(CLIP, 8, "pil"), vector(5)
+        )
     assert index == numbers[1]
     captions, _ = state(tmp_path)
     assert captions[sample(5).content_hash]["generated"]["caption"] == "made anew"
@@ -96,7 +116,9 @@ def test_a_users_copy_of_a_gallery_image_keeps_its_captions_and_name(tmp_path):
     db = opened(tmp_path)
     fill(db)
     own = Sample(sample(1).content_hash, "/home/me/x.jpg", None)
-    db.add_generated(own, GeneratedCaption("mine", None, {}), db.image_vectors(CLIP, 8, "pil"), vector(1))
+    db.add_generated(
+        own, GeneratedCaption("mine", None, {}), db.image_vectors(CLIP, 8, "pil"), vector(1)
+    )
     record = db.captions[own.content_hash]
     assert (record["index"], record["image"], record["captions"][0]) == (1, "1.jpg", "caption 1")
 
@@ -104,9 +126,9 @@ def test_a_users_copy_of_a_gallery_image_keeps_its_captions_and_name(tmp_path):
 def test_sync_adds_new_images_and_changed_captions_only(tmp_path):
     db = opened(tmp_path)
     fill(db)
-    before = db._journal.size()
+    before = db._store.journal.size()
     db.sync_gallery([sample(n, (f"caption {n}", "개가 눈 위를 달린다")) for n in range(4)])
-    assert db._journal.size() == before
+    assert db._store.journal.size() == before
     db.sync_gallery([sample(0, ("changed",)), sample(9)])
     assert db.captions[sample(0).content_hash]["captions"] == ["changed"]
     assert db.captions[sample(9).content_hash]["index"] == 8
@@ -121,23 +143,25 @@ def test_models_have_their_own_files_and_changing_back_finds_the_old_one(tmp_pat
     assert len(state(tmp_path)[1]) == 8
 
 
-def test_a_fold_keeps_the_updates_of_a_model_that_is_not_open(tmp_path):
+def test_compaction_keeps_the_updates_of_a_model_that_is_not_open(tmp_path):
     db = opened(tmp_path)
     fill(db)
-    with opened(tmp_path) as second:  # opens captions only, and folds at its end
+    with opened(tmp_path) as second:  # opens captions only, and compacts at its end
         second.sync_gallery([sample(20)])
     assert len(state(tmp_path)[1]) == 8
     db.refresh()
     assert sample(20).content_hash in db.captions
 
 
-@pytest.mark.parametrize("bad", [np.full(8, np.nan), np.zeros(8), np.full(8, np.inf), np.ones(8), np.ones(9) / 3])
+@pytest.mark.parametrize(
+    "bad", [np.full(8, np.nan), np.zeros(8), np.full(8, np.inf), np.ones(8), np.ones(9) / 3]
+)
 def test_vectors_that_are_no_unit_vectors_are_refused(tmp_path, bad):
     db = opened(tmp_path)
     table = db.image_vectors(CLIP, 8, "pil")
     with pytest.raises(DatabaseError, match="refused"):
         db.add_vectors(table, {"x": bad.astype(np.float32)})
-    assert len(db.image_vectors(CLIP, 8, "pil")) == 0 and not db._journal.read()[0]
+    assert len(db.image_vectors(CLIP, 8, "pil")) == 0 and not db._store.journal.read()[0]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +172,9 @@ def test_vectors_that_are_no_unit_vectors_are_refused(tmp_path, bad):
         (CLIP, 8, "torchvision", "image_processor"),
     ],
 )
-def test_vectors_of_another_revision_or_size_are_never_mixed_in(tmp_path, ref, dimension, backend, field):
+def test_vectors_of_another_revision_or_size_are_never_mixed_in(
+    tmp_path, ref, dimension, backend, field
+):
     with opened(tmp_path) as db:
         fill(db)
     with pytest.raises(DatabaseError, match=f"{field}.*--rebuild"):
@@ -220,7 +246,7 @@ def test_half_a_line_at_the_journals_end_is_cut_off(tmp_path):
     db = opened(tmp_path)
     fill(db)
     before = state(tmp_path)
-    with db._journal.path.open("ab") as file:
+    with db._store.journal.path.open("ab") as file:
         file.write(b'{"crc32":"00000000","updates":{"captions.json":{"x":')
     assert state(tmp_path) == before
     opened(tmp_path).sync_gallery([sample(30)])
@@ -230,10 +256,10 @@ def test_half_a_line_at_the_journals_end_is_cut_off(tmp_path):
 def test_a_damaged_line_within_the_journal_is_an_error_and_rebuild_keeps_the_rest(tmp_path, caplog):
     db = opened(tmp_path)
     fill(db)
-    data = db._journal.path.read_bytes()
+    data = db._store.journal.path.read_bytes()
     lines = data.split(b"\n")
     lines[3] = lines[3].replace(b"made 4", b"made X")
-    db._journal.path.write_bytes(b"\n".join(lines))
+    db._store.journal.path.write_bytes(b"\n".join(lines))
     with pytest.raises(DatabaseError, match=r"journal\.jsonl is damaged.*checksum"):
         opened(tmp_path)
     kept = opened(tmp_path, rebuild=True)
@@ -250,26 +276,33 @@ def test_an_update_appends_one_line_whatever_the_size(tmp_path):
 
 
 def _bytes_of_an_update(db, number) -> int:
-    before = db._journal.size()
+    before = db._store.journal.size()
     made = GeneratedCaption("made", None, {})
-    db.add_generated(sample(number, role="experiment"), made, db.image_vectors(CLIP, 8, "pil"), vector(number))
-    return db._journal.size() - before
+    db.add_generated(
+        sample(number, role="experiment"), made, db.image_vectors(CLIP, 8, "pil"), vector(number)
+    )
+    return db._store.journal.size() - before
 
 
-def test_the_journal_is_folded_when_it_grows(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "JOURNAL_BYTES", 2000)
+def test_the_journal_is_compacted_when_it_grows(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "JOURNAL_BYTES", 2000)
     db = opened(tmp_path)
     fill(db, 10)
-    assert db._journal.size() < 6000
+    assert db._store.journal.size() < 6000
     assert json.loads((tmp_path / "captions.json").read_text())["header"]["count"] > 5
     assert len(state(tmp_path)[0]) == 20
 
 
 def _write(folder: str, first: int, count: int) -> None:
-    with DatabaseManager(module.Path(folder), "photos") as db:
+    with DatabaseManager(Path(folder), "photos") as db:
         images = db.image_vectors(CLIP, 8, "pil")
         for n in range(first, first + count):
-            db.add_generated(sample(n, role="experiment"), GeneratedCaption(f"made {n}", None, {}), images, vector(n))
+            db.add_generated(
+                sample(n, role="experiment"),
+                GeneratedCaption(f"made {n}", None, {}),
+                images,
+                vector(n),
+            )
 
 
 def test_several_writers_at_once_lose_nothing_and_share_no_number(tmp_path):
@@ -287,8 +320,8 @@ def test_several_writers_at_once_lose_nothing_and_share_no_number(tmp_path):
 
 def test_who_waits_for_the_lock_is_told_who_holds_it(tmp_path, monkeypatch):
     db, second = opened(tmp_path), opened(tmp_path)
-    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.2)
-    with db._lock.held():
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
+    with db._store.lock.held():
         start = time.monotonic()
         with pytest.raises(DatabaseError, match=rf"process {os.getpid()} on .* since "):
             second.sync_gallery([sample(1)])
@@ -306,7 +339,9 @@ def test_a_failed_write_leaves_the_old_state(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journal, "_write_all", full)
-    with pytest.raises(DatabaseError, match=r"journal\.jsonl cannot be written: No space.*Free some space"):
+    with pytest.raises(
+        DatabaseError, match=r"journal\.jsonl cannot be written: No space.*Free some space"
+    ):
         db.sync_gallery([sample(77)])
     monkeypatch.undo()
     assert sample(77).content_hash not in db.captions
@@ -314,11 +349,15 @@ def test_a_failed_write_leaves_the_old_state(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc", "/", "..", ".", "", "a/../b", "con\n", "ü", "x" * 300, "a b", "a--b", "C:\\x"]
+    "name",
+    ["../../etc", "/", "..", ".", "", "a/../b", "con\n", "ü", "x" * 300, "a b", "a--b", "C:\\x"],
 )
 def test_no_name_leads_out_of_the_folder(name):
     assert (
-        "/" not in slug(name) and "\\" not in slug(name) and slug(name) not in ("", ".", "..") and len(slug(name)) < 120
+        "/" not in slug(name)
+        and "\\" not in slug(name)
+        and slug(name) not in ("", ".", "..")
+        and len(slug(name)) < 120
     )
 
 

@@ -1,4 +1,4 @@
-"""The embedded demo through the whole pipeline: what the README and demo/README.md promise of it."""
+"""The embedded demo through the whole pipeline, as README and demo/README.md describe it."""
 
 import statistics
 import time
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import demo
+from dataset_loader import load_and_split_dataset
 from demo.scoring import scene_scores
 from main import evaluate_retrieval, initialize_system, run_all_experiments, search_images
 from tests.conftest import run_python
@@ -28,14 +29,25 @@ def system(tmp_path_factory):
 
 def test_it_is_a_dataset_of_400_experiments_and_800_gallery_images(system):
     dataset_loader, _ = system
-    assert (len(dataset_loader.get_experiment_data()), len(dataset_loader.get_training_data())) == (400, 800)
-    assert all(len(sample.captions) == 5 for sample in dataset_loader.get_experiment_data())
+    experiments = dataset_loader.get_experiment_data()
+    assert (len(experiments), len(dataset_loader.get_training_data())) == (400, 800)
+    assert all(len(sample.captions) == 5 for sample in experiments)
+
+
+def test_the_dataset_alone_is_the_same_one(system):
+    alone, used = load_and_split_dataset(), system[0]
+    assert (alone.name, alone.mode) == (used.name, used.mode) == ("demo", "demo")
+    hashes = [sample.content_hash for sample in alone.get_experiment_data()]
+    assert hashes == [sample.content_hash for sample in used.get_experiment_data()]
 
 
 def test_captions_of_the_first_fifty_experiments_say_what_is_there(system):
     results = run_all_experiments(*system, indices=range(50))
     scores = [scene_scores(r["generated_caption"], r["query_info"]["captions"]) for r in results]
-    mean = {key: statistics.fmean(row[key] for row in scores if row[key] == row[key]) for key in scores[0]}
+    mean = {
+        key: statistics.fmean(row[key] for row in scores if row[key] == row[key])
+        for key in scores[0]
+    }
     assert mean["time"] >= 0.95 and mean["ground"] >= 0.95, mean
     assert mean["things"] >= 0.8 and mean["place"] >= 0.85, mean
     for result in results:
@@ -60,8 +72,9 @@ def test_only_retrieval_gives_the_place_away(system):
 )
 def test_free_words_find_the_right_scenes(system, query, words):
     found = search_images(query, *system, top_k=3)
-    hits = [bool(words & set(neighbor["metadata"]["caption"].lower().rstrip(".").split())) for neighbor in found]
-    assert sum(hits) >= 2, [neighbor["metadata"]["caption"] for neighbor in found]
+    captions = [neighbor["metadata"]["caption"] for neighbor in found]
+    hits = [bool(words & set(caption.lower().rstrip(".").split())) for caption in captions]
+    assert sum(hits) >= 2, captions
 
 
 def test_an_image_finds_images_of_its_own_place(system):
@@ -76,7 +89,8 @@ def test_an_image_finds_images_of_its_own_place(system):
 def test_a_plain_run_without_a_hub_falls_back_to_the_demo_at_once(tmp_path):
     demo.prepare_scenes()
     start = time.monotonic()
-    done = run_python("main.py", "--db-dir", str(tmp_path / "d"), "--results-dir", str(tmp_path / "r"))
+    folders = ["--db-dir", str(tmp_path / "d"), "--results-dir", str(tmp_path / "r")]
+    done = run_python("main.py", *folders)
     assert done.returncode == 0, done.stderr
     assert "Running the embedded demo instead" in done.stderr and "jxie/flickr8k" in done.stderr
     assert "Mode: demo   dataset: demo" in done.stdout and "Caption:" in done.stdout
@@ -86,13 +100,15 @@ def test_a_plain_run_without_a_hub_falls_back_to_the_demo_at_once(tmp_path):
 def test_the_text_model_is_the_packages_with_the_trained_layer_behind_it():
     from sentence_transformers import SentenceTransformer
 
-    ours, theirs = (SentenceTransformer(str(f)) for f in (demo.text_model_folder(), demo.text_package_folder()))
+    folders = demo.text_model_folder(), demo.text_package_folder()
+    ours, theirs = (SentenceTransformer(str(folder)) for folder in folders)
     texts = ["a red dog at night", "Vào buổi tối"]
     layer = ours[2].linear.weight.detach().numpy()
     expected = theirs.encode(texts) @ layer.T
     assert np.abs(layer - np.eye(len(layer))).max() > 0.01
-    assert ours.encode(texts) == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
-    assert demo.text_model_folder().parent == demo.CACHE  # put together once, then kept
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert ours.encode(texts) == pytest.approx(expected, abs=1e-5)
+    assert demo.text_model_folder().parent == demo.CACHE  # assembled once, then cached
 
 
 def test_the_package_of_the_text_model_is_verified(monkeypatch):

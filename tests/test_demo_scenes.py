@@ -1,4 +1,4 @@
-"""The demo's pictures and captions: reproducible, true to the scene, and correct English."""
+"""The demo's images and captions: reproducible, true to the scene, and correct English."""
 
 import random
 import re
@@ -41,7 +41,8 @@ def test_a_seed_gives_one_scene_one_picture_and_one_set_of_captions():
 def test_a_known_seed_stays_as_it_was():
     scene = sample_scene(0)
     assert (scene.place, scene.time, scene.weather) == (10, "night", "clear")
-    assert {(thing.color, thing.kind) for thing in scene.things} == {("pink", "car"), ("black", "tent")}
+    things = {(thing.color, thing.kind) for thing in scene.things}
+    assert things == {("pink", "car"), ("black", "tent")}
 
 
 def test_seeds_give_different_scenes_and_pictures():
@@ -51,12 +52,15 @@ def test_seeds_give_different_scenes_and_pictures():
 
 def test_scenes_use_all_that_there_is():
     scenes = [sample_scene(seed) for seed in SEEDS]
-    assert {scene.place for scene in scenes} == set(range(len(PLACES))) and len(PLACE_NAMES) == len(PLACES)
-    assert {scene.time for scene in scenes} == set(TIMES) and {scene.weather for scene in scenes} == set(WEATHERS)
+    assert {scene.place for scene in scenes} == set(range(len(PLACES)))
+    assert len(PLACE_NAMES) == len(PLACES)
+    assert {scene.time for scene in scenes} == set(TIMES)
+    assert {scene.weather for scene in scenes} == set(WEATHERS)
     assert {thing.kind for scene in scenes for thing in scene.things} == set(KINDS)
     assert {thing.color for scene in scenes for thing in scene.things} == set(COLORS)
     assert {place.ground for place in PLACES} == set(GROUNDS)
-    assert all(len({thing.kind for thing in scene.things}) == len(scene.things) in (1, 2, 3) for scene in scenes)
+    for scene in scenes:
+        assert len({thing.kind for thing in scene.things}) == len(scene.things) in (1, 2, 3)
 
 
 def test_pictures_are_rgb_of_the_stated_size():
@@ -97,22 +101,25 @@ def test_captions_tell_the_truth_and_the_first_tells_all(seed):
 def test_captions_are_correct_english():
     captions = [caption for seed in SEEDS for caption in captions_of(seed)]
     for caption in captions:
-        assert caption[0].isupper() and caption.endswith(".") and "  " not in caption and "{" not in caption
+        assert caption[0].isupper() and caption.endswith(".")
+        assert "  " not in caption and "{" not in caption
         for article, following in re.findall(r"\b(an?) (\w)", caption, re.IGNORECASE):
             assert (article.lower() == "an") == (following in "aeiou"), caption
     assert len({word for caption in captions for word in re.findall("[a-z]+", caption)}) < 350
 
 
 def test_the_reader_survives_garbage_and_needs_the_colour_before_the_kind():
-    assert read_mentions("").kinds == frozenset() and read_mentions("%% red red 12").things == frozenset()
-    mentions = read_mentions("a small red puppy and a boat, blue, on on snow at dusk by the old oak")
+    assert read_mentions("").kinds == frozenset()
+    assert read_mentions("%% red red 12").things == frozenset()
+    text = "a small red puppy and a boat, blue, on on snow at dusk by the old oak"
+    mentions = read_mentions(text)
     assert mentions.things == {("red", "dog")} and mentions.kinds == {"dog", "boat"}
     assert (mentions.time, mentions.ground, mentions.landmark) == ("evening", "snow", "oak")
 
 
 def test_invented_names_are_many_and_never_the_demo_s_own():
     names = {invent_name(random.Random(seed)) for seed in range(3000)}
-    own = {word for name in PLACE_NAMES for word in name.split() if word not in ("Mount", "Port", "Cape")}
+    own = {word for name in PLACE_NAMES for word in name.split()} - {"Mount", "Port", "Cape"}
     invented = own - {name.split()[1] for name in PLACE_NAMES}
     assert len(names) > 2500 and not names & set(PLACE_NAMES)
     assert not any(word in name.split() for name in names for word in invented)

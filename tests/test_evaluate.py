@@ -1,19 +1,20 @@
 """`evaluate`: the arms, what they are shown, going on after a stop, and what is left alone."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import evaluate
-import hub
-import report
 from demo.scoring import mask_places, scene_scores
+from experiments import evaluation, scores, tables
 from image_embedder import load_image_embedder
 from main import evaluate_retrieval, initialize_system, run_experiment
-from records import ModelRef, SettingError
-from tests.conftest import run_python
+from support.errors import SettingError
+from support.hub.names import configured_models
+from support.hub.revisions import locate
+from support.records import ModelRef
 from vlm_captioner import Captioner
 
 
@@ -21,7 +22,8 @@ from vlm_captioner import Captioner
 def system(tiny_settings):
     tiny_settings.TOP_K_SIMILAR = 3
     dataset_loader, db_manager = initialize_system()
-    run_experiment(dataset_loader, db_manager, 1)  # a generated caption, which must not become context
+    # a generated caption, which must not become context
+    run_experiment(dataset_loader, db_manager, 1)
     return dataset_loader, db_manager
 
 
@@ -33,20 +35,23 @@ def test_each_arm_is_shown_what_its_name_says(system):
     outcome = evaluate_retrieval(*system)
     dataset_loader = system[0]
     gallery = {sample.caption: sample for sample in dataset_loader.get_training_data()}
-    assert list(outcome["scores"]) == list(evaluate.ARMS) and outcome["images"] == 3
+    assert list(outcome["scores"]) == list(evaluation.ARMS) and outcome["images"] == 3
     lines = {
         arm: [
-            [line[2:] for line in row["prompt"].splitlines() if line.startswith("- ")] for row in rows_of(outcome, arm)
+            [line[2:] for line in row["prompt"].splitlines() if line.startswith("- ")]
+            for row in rows_of(outcome, arm)
         ]
         for arm in ("none", "retrieved", "random", "wrong")
     }
     assert lines["none"] == [[], [], []]
     for arm in ("retrieved", "random", "wrong"):
         assert all(len(shown) == 3 and set(shown) <= set(gallery) for shown in lines[arm]), arm
-    embedder = load_image_embedder(hub.locate(hub.model_refs("hub").clip))
+    embedder = load_image_embedder(locate(configured_models().clip))
     for number, sample in enumerate(dataset_loader.get_experiment_data()):
         query = embedder.embed([sample.image])[0]
-        order = sorted(gallery, key=lambda text: -float(embedder.embed([gallery[text].image])[0] @ query))
+        order = sorted(
+            gallery, key=lambda text: -float(embedder.embed([gallery[text].image])[0] @ query)
+        )
         assert lines["retrieved"][number] == order[:3]
         assert lines["wrong"][number] == order[:-4:-1]
         assert rows_of(outcome, "nearest")[number]["caption"] == order[0]
@@ -57,7 +62,11 @@ def test_each_arm_is_shown_what_its_name_says(system):
 def test_nothing_is_written_to_the_databases(system):
     dataset_loader, db_manager = system
     db_manager.close()
-    files = {path: path.read_bytes() for path in db_manager.folder.rglob("*.json*") if path.name != "lock-holder.json"}
+    files = {
+        path: path.read_bytes()
+        for path in db_manager.folder.rglob("*.json*")
+        if path.name != "lock-holder.json"
+    }
     evaluate_retrieval(dataset_loader, db_manager)
     assert {path: path.read_bytes() for path in files} == files
 
@@ -106,9 +115,9 @@ def test_models_without_a_prompt_get_the_arms_that_apply(tiny_settings, tiny, ca
 
 
 def test_arms_and_samples_are_checked(command):
-    assert evaluate.check_arms(["wrong", "none"]) == ("none", "wrong")
+    assert evaluation.check_arms(["wrong", "none"]) == ("none", "wrong")
     with pytest.raises(SettingError, match=r"'best'.*none, retrieved"):
-        evaluate.check_arms(["best"])
+        evaluation.check_arms(["best"])
     done = command("evaluate", "--samples", "9")
     assert done.returncode == 2 and "1 to 3" in done.stderr
 
@@ -129,9 +138,9 @@ def test_the_command_prints_a_table_and_leaves_json_markdown_and_plot(command, t
     assert paths[".png"].read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_the_extra_packages_it_says_which_line_installs_them(tmp_path):
-    code = "import sys; sys.modules['pycocoevalcap'] = None; import main; sys.exit(main.main(['evaluate']))"
-    done = run_python("-c", code)
+def test_without_the_extra_packages_it_says_which_line_installs_them(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
+    done = command("evaluate")
     assert done.returncode == 1 and "pip install -r requirements-eval.txt" in done.stderr
 
 
@@ -142,30 +151,41 @@ def test_clip_score_is_the_papers_formula(tiny_settings):
             return np.array([[1, 0], [0, 1]], np.float32)
 
     images = np.array([[0.6, 0.8], [0.6, -0.8]], np.float32)
-    assert evaluate.clip_score(["x", "y"], images, Embedder()) == pytest.approx([1.5, 0])
+    assert scores.clip_score(["x", "y"], images, Embedder()) == pytest.approx([1.5, 0])
 
 
 def test_clip_scores_own_captions_of_every_image_model(settings, tiny):
     for name in ("clip", "siglip"):
         folder = str(tiny(name))
-        vectors = load_image_embedder(hub.locate(ModelRef(folder, folder, local=True))).embed_texts(
+        vectors = load_image_embedder(locate(ModelRef(folder, folder, local=True))).embed_texts(
             ["a dog", "a red cat " * 99]
         )
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_the_demo_counts_what_a_caption_names_rightly():
-    references = ["A red dog and a blue boat on the sand at Lorenga Bay at night.", "A puppy on the beach."]
-    right = scene_scores("A red puppy and a green boat on the sand at Lorenga Bay at night.", references)
-    assert right["place"] == 1 and right["things"] == 0.5 and right["kinds"] == 1 and right["colors"] == 0.5
+    references = [
+        "A red dog and a blue boat on the sand at Lorenga Bay at night.",
+        "A puppy on the beach.",
+    ]
+    right = scene_scores(
+        "A red puppy and a green boat on the sand at Lorenga Bay at night.", references
+    )
+    assert (
+        right["place"] == 1
+        and right["things"] == 0.5
+        and right["kinds"] == 1
+        and right["colors"] == 0.5
+    )
     assert right["time"] == 1 and right["ground"] == 1
     wrong = scene_scores("A cat.", references)
     assert wrong["place"] == 0 and wrong["things"] == 0 and wrong["ground"] == 0
-    assert scene_scores("A red puppy at Lorenga Bayy.", references)["place"] == 0  # right to the letter
+    # right to the letter
+    assert scene_scores("A red puppy at Lorenga Bayy.", references)["place"] == 0
     assert "Lorenga" not in mask_places(references[0])
 
 
 def test_the_table_lists_every_arm(system):
     outcome = evaluate_retrieval(*system, arms=["retrieved", "nearest"])
-    table = report.evaluation_table(outcome)
+    table = tables.evaluation_table(outcome)
     assert table.count("| copy of the nearest |") == 2

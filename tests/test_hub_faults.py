@@ -1,4 +1,4 @@
-"""What a user reads when the Hub refuses, does not answer or breaks off, and what then happens to the run."""
+"""What a run does and says when the Hub refuses, does not answer or breaks off."""
 
 import errno
 import json
@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import hub
-import hub_download
+import demo
 from main import initialize_system, run_experiment
-from records import HubError
+from support.errors import HubError
+from support.hub import connection
+from support.hub.cache import _holds_model, cached_snapshot, wanted_files
+from support.hub.download import fetch
+from support.hub.names import resolve_names
 from tests.conftest import ROOT
 from tests.hub_fixtures import CLOSED, forget, texts_below
 
@@ -26,7 +29,7 @@ CLIP = "openai/clip-vit-large-patch14"
 
 def message_of(name: str, kind: str = "model", revision: str | None = None) -> str:
     with pytest.raises(HubError) as caught:
-        hub_download.fetch(name, kind, revision)
+        fetch(name, kind, revision)
     assert "\n" not in str(caught.value) and caught.value.exit_status == 1
     return str(caught.value)
 
@@ -54,7 +57,7 @@ def test_a_revision_that_is_not_there(online):
 @pytest.mark.parametrize("name", ["two words/x", "a--b/c..d", "x" * 200])
 def test_a_name_that_cannot_be_one(online, settings, name):
     settings.MODE, settings.VLM_MODEL_NAME = "auto", name
-    assert hub.resolve_names().mode == "hub"
+    assert resolve_names(demo.EMBEDDED).mode == "hub"
     assert f"'{name}' is no name that a model can have" in message_of(name)
 
 
@@ -76,7 +79,7 @@ def test_a_gated_model_says_which_token_and_both_pages(
     elif place:
         monkeypatch.setenv(place, token)
     settings.MODE = mode
-    assert hub.resolve_names().mode == "hub"
+    assert resolve_names(demo.EMBEDDED).mode == "hub"
     message = message_of(GATED)
     for words in (f"'{GATED}' is gated ({found})", f"https://huggingface.co/{GATED} ",
                   "https://huggingface.co/settings/tokens", "python setup_token.py"):  # fmt: skip
@@ -87,7 +90,9 @@ def test_a_gated_model_says_which_token_and_both_pages(
 
 def test_a_gated_dataset_names_its_own_licence_page(online):
     online.repositories["dataset", "jxie/flickr8k"].gated = True
-    assert "https://huggingface.co/datasets/jxie/flickr8k " in message_of("jxie/flickr8k", "dataset")
+    assert "https://huggingface.co/datasets/jxie/flickr8k " in message_of(
+        "jxie/flickr8k", "dataset"
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,8 +107,10 @@ def test_a_gated_dataset_names_its_own_licence_page(online):
 def test_the_order_in_which_tokens_are_looked_for(online, monkeypatch, tmp_path, places, sent):
     online.members = {token: {GATED} for token in ("hf_a", "hf_b", "hf_c")}
     for place, token in places.items():
-        store_login(tmp_path / ".hf", token) if place == "login" else monkeypatch.setenv(place, token)
-    hub_download.fetch(GATED if sent else CLIP, "model")
+        store_login(tmp_path / ".hf", token) if place == "login" else monkeypatch.setenv(
+            place, token
+        )
+    fetch(GATED if sent else CLIP, "model")
     assert {request.token for request in online.asked("/api/models/")} == {sent}
 
 
@@ -117,7 +124,11 @@ def test_a_token_that_the_hub_does_not_know(online, monkeypatch):
 @pytest.mark.parametrize(
     "status, said, words",
     [
-        (403, "Please enable access to public gated repositories in your fine-grained token settings", "is gated"),
+        (
+            403,
+            "Please enable access to public gated repositories in your fine-grained token settings",
+            "is gated",
+        ),
         (429, "You have reached your rate limit", "status 429"),
         (500, "Internal error", "status 500"),
     ],
@@ -144,7 +155,9 @@ def test_no_refusal_shows_the_token_even_in_a_traceback(hub_command, tmp_path):
 
 
 # --- No answer ----------------------------------------------------------------------------------
-@pytest.fixture(params=["refused", "no such host", "name server hangs", "silent", "down", "offline"])
+@pytest.fixture(
+    params=["refused", "no such host", "name server hangs", "silent", "down", "offline"]
+)
 def unreachable(request, online, monkeypatch):
     """The Hub out of reach, in one way after another; the words that say so."""
     from huggingface_hub import constants
@@ -155,35 +168,48 @@ def unreachable(request, online, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
     elif request.param == "name server hangs":
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(60))
-        monkeypatch.setattr(hub_download, "PROBE_SECONDS", 1.0)
+        monkeypatch.setattr(connection, "PROBE_SECONDS", 1.0)
     elif request.param == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     elif request.param == "silent":
         online.silent = ".*"
-        monkeypatch.setattr(hub_download, "PROBE_SECONDS", 1.0)
+        monkeypatch.setattr(connection, "PROBE_SECONDS", 1.0)
     else:
         online.down = True
     return {
-        "refused": "refused", "no such host": "hub.invalid", "name server hangs": "no answer within 1 seconds",
-        "silent": "timed out|no answer within 1 seconds", "down": "status 503", "offline": "HF_HUB_OFFLINE is set",
-    }[request.param]  # fmt: skip
+        "refused": "refused",
+        "no such host": "hub.invalid",
+        "name server hangs": "no answer within 1 seconds",
+        "silent": "timed out|no answer within 1 seconds",
+        "down": "status 503",
+        "offline": "HF_HUB_OFFLINE is set",
+    }[request.param]
 
 
-def test_out_of_reach_auto_shows_the_demo_and_hub_fails_with_the_remedy(unreachable, settings, monkeypatch, caplog):
+def test_out_of_reach_auto_shows_the_demo_and_hub_fails_with_the_remedy(
+    unreachable, settings, monkeypatch, caplog
+):
     import demo
 
     monkeypatch.setattr(demo, "prepare_scenes", lambda: demo.SCENES_FOLDER)
     settings.MODE = "auto"
     start = time.monotonic()
-    assert hub.resolve_names().mode == "demo"
+    assert resolve_names(demo.EMBEDDED).mode == "demo"
     assert time.monotonic() - start < 10
     (notice,) = caplog.messages
     assert re.search(rf"cannot be reached \(.*({unreachable}).*\).*embedded demo", notice)
-    names = (settings.DATASET_NAME, settings.CLIP_MODEL_NAME, settings.VLM_MODEL_NAME, settings.CAPTION_EMBEDDING_MODEL)
+    names = (
+        settings.DATASET_NAME,
+        settings.CLIP_MODEL_NAME,
+        settings.VLM_MODEL_NAME,
+        settings.CAPTION_EMBEDDING_MODEL,
+    )
     assert all(name in notice for name in names)
     settings.MODE = "hub"
     start = time.monotonic()
-    with pytest.raises(HubError, match=rf"'jxie/flickr8k' cannot be fetched.*({unreachable}).*Connect.*--mode demo"):
+    with pytest.raises(
+        HubError, match=rf"'jxie/flickr8k' cannot be fetched.*({unreachable}).*Connect.*--mode demo"
+    ):
         initialize_system()
     assert time.monotonic() - start < 10
 
@@ -193,9 +219,13 @@ def test_the_command_decides_within_ten_seconds(loopback, hub_environment, tmp_p
     start = time.monotonic()
     flags = ["--db-dir", str(tmp_path / "databases"), "--results-dir", str(tmp_path / "results")]
     process = subprocess.Popen(
-        [sys.executable, "main.py", *flags], cwd=ROOT, env={**os.environ, **hub_environment}, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [sys.executable, "main.py", *flags],
+        cwd=ROOT,
+        env={**os.environ, **hub_environment},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert "Running the embedded demo instead" in process.stderr.readline()
         assert time.monotonic() - start < 10
@@ -206,55 +236,64 @@ def test_the_command_decides_within_ten_seconds(loopback, hub_environment, tmp_p
 
 @pytest.mark.parametrize("path", [f"/api/models/{CLIP}$", f"/api/models/{CLIP}/tree/"])
 def test_a_hub_that_falls_silent_after_its_first_answer(online, settings, monkeypatch, path):
-    monkeypatch.setattr(hub_download, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's attempts
     online.silent = path
-    assert re.search(r"cannot be fetched: the Hugging Face Hub does not answer \(.*timed out", message_of(CLIP))
+    assert re.search(
+        r"cannot be fetched: the Hugging Face Hub does not answer \(.*timed out", message_of(CLIP)
+    )
 
 
 def test_a_connection_that_comes_back_is_seen(online, settings):
     online.down = True
-    assert not hub_download.hub_answers()
+    assert not connection.hub_answers()
     online.down = False
-    assert hub_download.hub_answers()
+    assert connection.hub_answers()
 
 
 def test_own_photos_are_never_given_to_the_demo(online, settings, photos):
     online.stop()
     settings.MODE, settings.DATASET_NAME = "auto", str(photos)
     with pytest.raises(HubError, match=r"cannot be reached.*refused.*local folders.*--mode demo"):
-        hub.resolve_names()
+        resolve_names(demo.EMBEDDED)
 
 
-# --- Downloads that break off ----------------------------------------------------------------------------------
+# --- Downloads that break off ---------------------------------------------------------------------
 def test_a_download_cut_in_the_middle_goes_on_where_it_was(online, settings, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what came of a chunk that broke off is lost
+    # what came of a chunk that broke off is lost
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     online.cut_after["model.safetensors"] = 100_000
-    folder = hub_download.fetch(CLIP, "model")
+    folder = fetch(CLIP, "model")
     ranges = [request.range for request in online.asked("GET /cdn/.*/model.safetensors")]
     assert ranges == [None, "bytes=100000-"]
     served = online.repositories["model", CLIP].commits[folder.name]
-    assert (folder / "model.safetensors").read_bytes() == (served / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (
+        served / "model.safetensors"
+    ).read_bytes()
 
 
-def test_a_download_that_breaks_off_again_and_again_is_an_error_and_keeps_what_came(online, settings, monkeypatch):
+def test_a_download_that_breaks_off_again_and_again_is_an_error_and_keeps_what_came(
+    online, settings, monkeypatch
+):
     class Always(dict):
         pop = dict.get
 
     online.cut_after = Always({"model.safetensors": 1000})
     message = message_of(CLIP)
-    assert f"The model '{CLIP}' cannot be fetched" in message and "files that came whole are kept" in message
+    assert (
+        f"The model '{CLIP}' cannot be fetched" in message and "complete files are kept" in message
+    )
     online.cut_after = {}
     online.requests.clear()
-    hub_download.fetch(CLIP, "model")
+    fetch(CLIP, "model")
     assert len(online.asked("GET /cdn/|GET .*/resolve/")) == 1
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "dangling"])
 def test_half_a_model_in_the_cache(online, settings, damage):
-    folder = hub_download.fetch(CLIP, "model")
+    folder = fetch(CLIP, "model")
     weights, tokenizer = folder / "model.safetensors", folder / "tokenizer.json"
     if damage == "truncated":
         weights.resolve().write_bytes(weights.read_bytes()[:5000])
@@ -262,45 +301,55 @@ def test_half_a_model_in_the_cache(online, settings, damage):
         weights.resolve().unlink()
         if damage == "missing":
             weights.unlink()
-    assert hub_download.cached_snapshot(CLIP, "model") is None
+    assert cached_snapshot(CLIP, "model") is None
     online.requests.clear()
-    assert hub_download.fetch(CLIP, "model") == folder
-    assert [request.path.rsplit("/", 1)[1] for request in online.asked("GET /cdn/|GET .*/resolve/")] == [weights.name]
+    assert fetch(CLIP, "model") == folder
+    assert [
+        request.path.rsplit("/", 1)[1] for request in online.asked("GET /cdn/|GET .*/resolve/")
+    ] == [weights.name]
     tokenizer.unlink()
-    assert hub_download.cached_snapshot(CLIP, "model") is None
+    assert cached_snapshot(CLIP, "model") is None
     online.stop()
     forget()
     assert "does not hold all of it" in message_of(CLIP)
 
 
 def test_a_notice_tells_what_is_here_already(online, settings, caplog):
-    folder = hub_download.fetch(CLIP, "model")
+    folder = fetch(CLIP, "model")
     size = (folder / "model.safetensors").stat().st_size
     rest = sum(path.stat().st_size for path in folder.iterdir()) - size
     (folder / "model.safetensors").resolve().unlink()
-    hub_download.fetch(CLIP, "model")
-    assert f"{CLIP}: {size / 1e3:.3g} kB ({rest / 1e3:.3g} kB of it are here already) to" in caplog.messages[-1]
+    fetch(CLIP, "model")
+    assert (
+        f"{CLIP}: {size / 1e3:.3g} kB ({rest / 1e3:.3g} kB of it are here already) to"
+        in caplog.messages[-1]
+    )
 
 
 def test_a_model_that_another_program_fetched_is_taken_only_whole(online, settings):
     from huggingface_hub import hf_hub_download
 
-    files = hub_download.wanted_files([p.name for p in hub_download.fetch(CLIP, "model").iterdir()], "model")
-    shutil.rmtree(hub_download.fetch(CLIP, "model").parents[1])
+    files = wanted_files([p.name for p in fetch(CLIP, "model").iterdir()], "model")
+    shutil.rmtree(fetch(CLIP, "model").parents[1])
     for file in sorted(files, key=lambda name: name == "model.safetensors"):  # the weights last
-        assert hub_download.cached_snapshot(CLIP, "model") is None
+        assert cached_snapshot(CLIP, "model") is None
         hf_hub_download(CLIP, file)
-    assert hub_download.cached_snapshot(CLIP, "model") is not None
+    assert cached_snapshot(CLIP, "model") is not None
 
 
 def test_half_of_a_sharded_model_is_not_a_model(tmp_path):
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    index = {
+        "weight_map": {
+            "a": "model-00001-of-00002.safetensors",
+            "b": "model-00002-of-00002.safetensors",
+        }
+    }
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "model-00001-of-00002.safetensors").touch()
-    assert not hub_download._holds_model(tmp_path)
+    assert not _holds_model(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").touch()
-    assert hub_download._holds_model(tmp_path)
+    assert _holds_model(tmp_path)
 
 
 # --- A full disk ----------------------------------------------------------------------------------
@@ -308,7 +357,10 @@ def test_a_disk_without_room_is_said_before_gigabytes_come(online, settings, mon
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     message = message_of(CLIP)
-    assert re.search(rf"disk is full: no room for the model '{CLIP}' \(.* kB wanted, 1 kB free in .*HF_HOME", message)
+    assert re.search(
+        rf"disk is full: no room for the model '{CLIP}' \(.* kB needed, 1 kB free in .*HF_HOME",
+        message,
+    )
     assert not online.asked("GET /cdn/")
 
 
@@ -328,7 +380,7 @@ def test_a_disk_that_fills_up_during_a_download(online, settings, monkeypatch):
     assert "disk is full" in message and CLIP in message and "HF_HOME" in message
     monkeypatch.setattr(file_download, "http_get", get)
     online.requests.clear()
-    folder = hub_download.fetch(CLIP, "model")
+    folder = fetch(CLIP, "model")
     assert (folder / "model.safetensors").stat().st_size > 5
     assert not online.asked("GET .*/resolve/.*/config.json")  # what came whole was kept
 

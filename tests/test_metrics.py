@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import metrics
+from experiments import metrics
 from tests.conftest import ROOT
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "captions.json").read_text(encoding="utf-8"))
@@ -14,7 +14,9 @@ REFERENCES = [image["references"] for image in GOLDEN["images"]]
 
 
 def test_every_golden_caption_is_tokenised_as_the_java_tokenizer_does():
-    texts = [text for image in GOLDEN["images"] for text in (image["candidate"], *image["references"])]
+    texts = [
+        text for image in GOLDEN["images"] for text in (image["candidate"], *image["references"])
+    ]
     golden = [tokens for image in GOLDEN["images"] for tokens in image["tokenized"]]
     assert len(texts) == 200
     assert [metrics.tokenize(text) for text in texts] == golden
@@ -48,14 +50,17 @@ def test_intervals_cover_a_true_difference_and_are_paired():
     difference, low, high = metrics.paired_interval(
         metrics.mean_statistic(better), metrics.mean_statistic(base), weights
     )
-    assert 0.09 < low < difference < high < 0.11  # unpaired, noise of 1 would drown a difference of 0.1
-    same = metrics.paired_interval(metrics.mean_statistic(base), metrics.mean_statistic(base), weights)
+    # unpaired, noise of 1 would drown a difference of 0.1
+    assert 0.09 < low < difference < high < 0.11
+    same = metrics.paired_interval(
+        metrics.mean_statistic(base), metrics.mean_statistic(base), weights
+    )
     assert same == (0, 0, 0)
 
 
 def test_copying_counts_content_words_of_the_context_that_no_reference_has():
-    assert metrics.copied_share("A red dog on the sand.", ["a blue dog on sand"], ["the dog runs"]) == pytest.approx(
-        1 / 3
-    )
+    assert metrics.copied_share(
+        "A red dog on the sand.", ["a blue dog on sand"], ["the dog runs"]
+    ) == pytest.approx(1 / 3)
     assert metrics.copied_share("A dog.", [], ["a dog"]) == 0
     assert np.isnan(metrics.copied_share("the of a", ["x"], ["y"]))

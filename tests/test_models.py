@@ -1,14 +1,15 @@
-"""Stages 2, 5 and 7 on tiny random models of every architecture that config.py names, from both kinds of weights."""
+"""Stages 2, 5 and 7 on tiny random models of all architectures and both formats of weights."""
 
 import numpy as np
 import pytest
 import torch
 
-import hub
-import model_loader
 from caption_embedder import BGE_QUERY_PROMPT, load_caption_embedder, query_prompt
 from image_embedder import load_image_embedder
-from records import HubError, ModelRef, PipelineError, SettingError
+from support import models as model_loader
+from support.errors import HubError, PipelineError, SettingError
+from support.hub.revisions import folder_fingerprint, locate
+from support.records import ModelRef
 from tests.conftest import picture
 from vlm_captioner import load_captioner
 
@@ -17,12 +18,14 @@ PICTURES = [picture(n, (60 + 10 * n, 50)) for n in range(3)]
 
 
 def ref(folder) -> ModelRef:
-    return hub.locate(ModelRef(str(folder), str(folder), local=True))
+    return locate(ModelRef(str(folder), str(folder), local=True))
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("architecture, dimension", [("clip", 16), ("siglip", 32)])
-def test_image_models_give_unit_vectors_whatever_the_batch(settings, tiny, architecture, dimension, form):
+def test_image_models_give_unit_vectors_whatever_the_batch(
+    settings, tiny, architecture, dimension, form
+):
     embedder = load_image_embedder(ref(tiny(architecture, form)))
     together = embedder.embed(PICTURES)
     settings.IMAGE_BATCH_SIZE = 1
@@ -33,10 +36,13 @@ def test_image_models_give_unit_vectors_whatever_the_batch(settings, tiny, archi
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("architecture, takes_prompt", [("idefics3", True), ("blip", False), ("git", False)])
+@pytest.mark.parametrize(
+    "architecture, takes_prompt", [("idefics3", True), ("blip", False), ("git", False)]
+)
 def test_vlms_caption_alike_in_batches_and_alone(settings, tiny, architecture, takes_prompt, form):
     captioner = load_captioner(ref(tiny(architecture, form)))
-    prompts = ["describe", "a small red dog runs in the green", "the cat sits"]  # of unequal length: padding matters
+    # of unequal length: padding matters
+    prompts = ["describe", "a small red dog runs in the green", "the cat sits"]
     together = captioner.write_captions(PICTURES, prompts)
     settings.VLM_BATCH_SIZE = 1
     assert captioner.takes_prompt is takes_prompt
@@ -73,12 +79,18 @@ def test_text_models_give_unit_vectors(settings, tiny, architecture, form):
 
 
 def test_queries_get_the_prompt_that_each_model_was_trained_with(settings, tiny):
-    assert query_prompt("BAAI/bge-base-en-v1.5") == BGE_QUERY_PROMPT == query_prompt("/models/bge-large-en-v1.5")
+    assert (
+        query_prompt("BAAI/bge-base-en-v1.5")
+        == BGE_QUERY_PROMPT
+        == query_prompt("/models/bge-large-en-v1.5")
+    )
     assert query_prompt("sentence-transformers/all-mpnet-base-v2") is None
     plain = load_caption_embedder(ref(tiny("bert")))
     assert np.allclose(plain.embed_query("a dog"), plain.embed_captions(["a dog"])[0], atol=1e-6)
     gemma = load_caption_embedder(ref(tiny("gemma3_text")))
-    assert not np.allclose(gemma.embed_query("a dog"), gemma.embed_captions(["a dog"])[0], atol=1e-3)
+    assert not np.allclose(
+        gemma.embed_query("a dog"), gemma.embed_captions(["a dog"])[0], atol=1e-3
+    )
     settings.CAPTION_QUERY_PROMPT = "the small cat "
     assert np.allclose(
         load_caption_embedder(ref(tiny("bert"))).embed_query("a dog"),
@@ -130,15 +142,15 @@ def test_the_fingerprint_of_a_folder_follows_its_contents(tiny, tmp_path):
 
     folder = tmp_path / "copy"
     shutil.copytree(tiny("clip"), folder)
-    before = hub.folder_fingerprint(folder)
-    assert before == hub.folder_fingerprint(tiny("clip"))
+    before = folder_fingerprint(folder)
+    assert before == folder_fingerprint(tiny("clip"))
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "model.safetensors").write_bytes(data)
-    assert hub.folder_fingerprint(folder) != before
+    assert folder_fingerprint(folder) != before
 
 
-# --- Memory and devices ----------------------------------------------------------------------------------
+# --- Memory and devices ---------------------------------------------------------------------------
 def hungry(limit: int, error: Exception):
     sizes = []
 
@@ -160,26 +172,35 @@ def hungry(limit: int, error: Exception):
     ],
 )
 def test_batches_halve_until_they_fit_with_one_notice_and_the_size_is_kept(error, caplog):
-    model_loader._fitting.clear()
+    model_loader._sizes_that_fit.clear()
     run, sizes = hungry(3, error)
     for _ in range(2):
-        results = [item for batch in model_loader.in_batches(range(20), 16, run, "captioning") for item in batch]
+        results = [
+            item
+            for batch in model_loader.run_in_batches(range(20), 16, run, "captioning")
+            for item in batch
+        ]
         assert results == list(range(20))
     assert sizes == [2] * 20
-    assert caplog.text.count("Not enough memory for captioning in batches of 16: going on with batches of 2.") == 1
-    model_loader._fitting.clear()
+    assert (
+        caplog.text.count(
+            "Not enough memory for captioning in batches of 16: going on with batches of 2."
+        )
+        == 1
+    )
+    model_loader._sizes_that_fit.clear()
 
 
 def test_no_memory_for_one_says_what_to_do():
     run, _ = hungry(0, MemoryError())
     with pytest.raises(PipelineError, match=r"one at a time.*config\.py"):
-        list(model_loader.in_batches([1, 2], 2, run, "captioning"))
+        list(model_loader.run_in_batches([1, 2], 2, run, "captioning"))
 
 
 def test_other_errors_are_not_taken_for_memory():
     run, _ = hungry(0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes"):
-        list(model_loader.in_batches([1], 1, run, "captioning"))
+        list(model_loader.run_in_batches([1], 1, run, "captioning"))
 
 
 def test_a_device_that_is_not_there_is_refused(settings):

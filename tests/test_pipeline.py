@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import hub
-from main import caption_image, initialize_system, run_all_experiments, run_experiment, search_images
-from records import HubError, ImageError, SettingError
+import demo
+from main import (
+    caption_image,
+    initialize_system,
+    run_all_experiments,
+    run_experiment,
+    search_images,
+)
+from support.errors import HubError, ImageError, SettingError
+from support.hub import names as hub
+from support.hub.names import configured_models, resolve_names
+from support.hub.revisions import locate
 from tests.conftest import picture
 
 
@@ -19,9 +28,12 @@ def test_one_experiment_goes_through_all_stages(tiny_settings):
     sample = dataset_loader.get_experiment_data()[2]
     info = result["experiment_info"]
     assert (info["experiment_index"], info["new_db_index"], info["mode"]) == (2, 9, "hub")
-    assert set(info["models"]) == {"clip", "vlm", "text"} and info["models"]["clip"]["revision"].startswith("files-")
+    assert set(info["models"]) == {"clip", "vlm", "text"} and info["models"]["clip"][
+        "revision"
+    ].startswith("files-")
     assert set(info["seconds"]) == {
-        "image_embedding", "similarity_search", "prompt", "captioning", "database_update", "caption_embedding",
+        "image_embedding", "similarity_search", "prompt", "captioning", "database_update",
+        "caption_embedding",
     }  # fmt: skip
     assert result["original_caption"] == sample["caption"] == result["query_info"]["caption"]
     neighbors = result["similar_images"]
@@ -39,11 +51,13 @@ def test_similarities_are_cosines_of_the_models_own_vectors(tiny_settings):
 
     dataset_loader, db_manager = initialize_system()
     result = run_experiment(dataset_loader, db_manager, 0)
-    embedder = load_image_embedder(hub.locate(hub.model_refs("hub").clip))
+    embedder = load_image_embedder(locate(configured_models().clip))
     query = embedder.embed([dataset_loader.get_experiment_data()[0].image])[0]
     gallery = embedder.embed([sample.image for sample in dataset_loader.get_training_data()])
     best = np.sort(gallery @ query)[::-1][:5]
-    assert [n["similarity"] for n in result["similar_images"]] == pytest.approx(best.tolist(), abs=1e-5)
+    assert [n["similarity"] for n in result["similar_images"]] == pytest.approx(
+        best.tolist(), abs=1e-5
+    )
 
 
 def test_what_was_returned_is_on_disk_at_once(tiny_settings, tmp_path):
@@ -84,7 +98,9 @@ def test_the_query_never_finds_itself_when_captioned_again(tiny_settings):
     before, after = first["similar_images"], second["similar_images"]
     assert [n["metadata"] for n in after] == [n["metadata"] for n in before]
     # One more row in the product may round the last digit otherwise.
-    assert [n["similarity"] for n in after] == pytest.approx([n["similarity"] for n in before], abs=1e-5)
+    assert [n["similarity"] for n in after] == pytest.approx(
+        [n["similarity"] for n in before], abs=1e-5
+    )
     assert second["generated_caption"] == first["generated_caption"]
 
 
@@ -103,9 +119,14 @@ def test_an_image_from_elsewhere_by_path_and_as_pil_image(tiny_settings, tmp_pat
     assert Path(by_path["result_file"]).name.startswith("image_my_own_")
     assert by_path["original_caption"] is None and by_path["generated_caption"]
     by_pixels = caption_image(picture(78), *system)
-    assert by_pixels["experiment_info"]["new_db_index"] == by_path["experiment_info"]["new_db_index"] + 1
+    assert (
+        by_pixels["experiment_info"]["new_db_index"]
+        == by_path["experiment_info"]["new_db_index"] + 1
+    )
     found = search_images(tmp_path / "my own.png", *system, top_k=3)
-    assert len(found) == 3 and by_path["experiment_info"]["new_db_index"] not in [n["index"] for n in found]
+    assert len(found) == 3 and by_path["experiment_info"]["new_db_index"] not in [
+        n["index"] for n in found
+    ]
 
 
 def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, photos):
@@ -116,7 +137,8 @@ def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, 
     from PIL import Image
 
     assert (
-        search_images(Image.fromarray(noisy), *system, top_k=1)[0]["metadata"]["original_index"] == like.original_index
+        search_images(Image.fromarray(noisy), *system, top_k=1)[0]["metadata"]["original_index"]
+        == like.original_index
     )
     run_experiment(*system, 0)
     found = search_images("a dog", *system, top_k=99)
@@ -128,13 +150,23 @@ def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, 
         search_images(photos / "gone.png", *system)
 
 
+@pytest.mark.parametrize("name", ["typo.jpg", "./my photos/Typo.JPEG", "~/x.webp", "typo.ppm"])
+def test_a_text_that_ends_as_image_files_do_is_refused_as_a_missing_file(tiny_settings, name):
+    system = initialize_system()
+    with pytest.raises(ImageError, match=r"(?i)(typo|x)\.(jpe?g|webp|ppm): No such file"):
+        search_images(name, *system)
+    assert search_images("a photo.", *system)  # a sentence is a text
+
+
 def test_only_new_images_are_embedded(tiny_settings, photos, monkeypatch):
     import image_embedder
 
     counts = []
     embed = image_embedder.ImageEmbedder.embed
     monkeypatch.setattr(
-        image_embedder.ImageEmbedder, "embed", lambda self, images: counts.append(len(images)) or embed(self, images)
+        image_embedder.ImageEmbedder,
+        "embed",
+        lambda self, images: counts.append(len(images)) or embed(self, images),
     )
     initialize_system()[1].close()
     initialize_system()[1].close()
@@ -165,7 +197,9 @@ def test_an_interrupted_embedding_goes_on_where_it_was(tiny_settings, monkeypatc
     assert calls == [2, 2, 2, 2, 2, 1]
 
 
-def test_an_unreadable_gallery_image_is_skipped_and_named_the_others_keep_theirs(tiny_settings, photos, caplog):
+def test_an_unreadable_gallery_image_is_skipped_and_named_the_others_keep_theirs(
+    tiny_settings, photos, caplog
+):
     before = initialize_system()
     bad = before[0].get_training_data()[4]
     before[1].close()
@@ -189,13 +223,17 @@ def test_a_requested_image_that_cannot_be_read_is_an_error(tiny_settings, photos
 def test_changing_a_model_in_a_notebook_takes_effect_at_the_next_call(tiny_settings, tiny):
     system = initialize_system()
     first = run_experiment(*system, 0)
-    tiny_settings.CLIP_MODEL_NAME, tiny_settings.VLM_MODEL_NAME = str(tiny("siglip")), str(tiny("blip"))
+    tiny_settings.CLIP_MODEL_NAME, tiny_settings.VLM_MODEL_NAME = (
+        str(tiny("siglip")),
+        str(tiny("blip")),
+    )
     second = run_experiment(*system, 0)
     assert second["prompt"] is None and second["generated_caption"]
     assert second["experiment_info"]["models"]["clip"] != first["experiment_info"]["models"]["clip"]
     assert len(second["similar_images"]) == 5
     tiny_settings.TOP_K_SIMILAR = 20
-    assert len(run_experiment(*system, 1)["similar_images"]) == 10  # the captioned image too, embedded anew
+    # the captioned image too, embedded anew
+    assert len(run_experiment(*system, 1)["similar_images"]) == 10
 
 
 def test_a_model_folder_whose_files_changed_is_not_mixed_in(tiny_settings, tiny, tmp_path):
@@ -206,8 +244,8 @@ def test_a_model_folder_whose_files_changed_is_not_mixed_in(tiny_settings, tiny,
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-4:] = b"\0\0\0\0"
     (folder / "model.safetensors").write_bytes(data)
-    hub.locate.cache_clear()
-    from records import DatabaseError
+    locate.cache_clear()
+    from support.errors import DatabaseError
 
     with pytest.raises(DatabaseError, match="revision.*--rebuild"):
         initialize_system()
@@ -226,39 +264,45 @@ def test_an_index_outside_the_range_is_refused(tiny_settings, index):
 # --- Modes ----------------------------------------------------------------------------------
 @pytest.fixture
 def no_hub(monkeypatch):
-    monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    hub._notice.cache_clear()
+    monkeypatch.setattr("support.hub.revisions.hub_answers", lambda: False)
+    hub._warn_once.cache_clear()
 
 
-def test_auto_falls_back_to_the_demo_only_without_own_data(settings, no_hub, photos, caplog, monkeypatch):
+def test_auto_falls_back_to_the_demo_only_without_own_data(
+    settings, no_hub, photos, caplog, monkeypatch
+):
     import demo
 
     monkeypatch.setattr(demo, "prepare_scenes", lambda: demo.SCENES_FOLDER)
     settings.MODE = "auto"
-    names = hub.resolve_names()
+    names = resolve_names(demo.EMBEDDED)
     assert (names.mode, names.dataset) == ("demo", str(demo.SCENES_FOLDER))
     for name in (settings.DATASET_NAME, settings.VLM_MODEL_NAME):
         assert name in caplog.text
     with pytest.raises(HubError, match="--mode demo"):
-        hub.resolve_names(own_images=True)
+        resolve_names(demo.EMBEDDED, own_images=True)
     settings.DATASET_NAME = str(photos)
     with pytest.raises(HubError, match="HuggingFaceTB/SmolVLM-Instruct"):
-        hub.resolve_names()
+        resolve_names(demo.EMBEDDED)
 
 
 def test_auto_uses_local_models_without_asking_the_hub(tiny_settings, no_hub):
     tiny_settings.MODE = "auto"
-    assert hub.resolve_names().mode == "hub"
+    assert resolve_names(demo.EMBEDDED).mode == "hub"
 
 
-def test_demo_mode_takes_a_local_dataset_and_says_what_its_models_know(tiny_settings, no_hub, photos, caplog):
+def test_demo_mode_takes_a_local_dataset_and_says_what_its_models_know(
+    tiny_settings, no_hub, photos, caplog
+):
     tiny_settings.MODE = "demo"
-    names = hub.resolve_names()
+    names = resolve_names(demo.EMBEDDED)
     assert (names.mode, names.dataset) == ("demo", str(photos))
     assert "drawings only" in caplog.text
 
 
-def test_what_the_demos_models_say_of_photos_never_becomes_context_for_others(tiny_settings, no_hub):
+def test_what_the_demos_models_say_of_photos_never_becomes_context_for_others(
+    tiny_settings, no_hub
+):
     tiny_settings.MODE = "demo"
     run_experiment(*initialize_system(), 0)
     tiny_settings.MODE, tiny_settings.TOP_K_SIMILAR = "hub", 20
@@ -276,4 +320,4 @@ def test_a_local_model_folder_without_a_model_is_an_error(tiny_settings, tmp_pat
     for name in (str(tmp_path), "./no/such/model", "a/b/c"):
         tiny_settings.VLM_MODEL_NAME = name
         with pytest.raises(SettingError, match="VLM_MODEL_NAME"):
-            hub.resolve_names()
+            resolve_names(demo.EMBEDDED)

@@ -1,4 +1,4 @@
-"""What the README and the notebook show works: their commands and code blocks are run, on the demo, in a copy."""
+"""The commands and code blocks of the README and the notebook run, on the demo, in a copy."""
 
 import re
 import shlex
@@ -21,7 +21,9 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
+    ]
     return [line for line in lines if line and not any(words in line for words in NOT_HERE)]
 
 
@@ -30,7 +32,11 @@ def project(tmp_path_factory):
     """A copy of the project with the folders that the README's examples name."""
     folder = tmp_path_factory.mktemp("project")
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in files.stdout.splitlines():
         if (ROOT / name).is_file() and not name.startswith("tests/"):
@@ -50,17 +56,24 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess:
     return done
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", commands())
 def test_the_commands_of_the_readme_run(project, line):
     words = shlex.split(line)
     assert words[0] == "python"
     own = any(word in line for word in ("my_photos", "my_captioned_photos"))
-    done = run(project, *words[1:], *(["--mode", "demo"] if own else []))  # the real models are not to be had here
+    # the real models are not to be had here
+    done = run(project, *words[1:], *(["--mode", "demo"] if own else []))
     assert done.stdout
 
 
+@pytest.mark.long
 def test_the_code_blocks_of_the_readme_run(project):
-    done = run(project, "-c", "\n".join(blocks("python")) + "\nprint(vector.shape, abs(vector @ vector - 1) < 1e-3)")
+    done = run(
+        project,
+        "-c",
+        "\n".join(blocks("python")) + "\nprint(vector.shape, abs(vector @ vector - 1) < 1e-3)",
+    )
     assert re.search(r"\(\d+,\) True", done.stdout)
 
 
@@ -70,8 +83,12 @@ def test_the_korean_readme_shows_the_same_commands():
         ours = [re.sub(r"\s*#.*", "", block) for block in blocks(language)]
         theirs = [re.sub(r"\s*#.*", "", block) for block in blocks(language, korean)]
         assert theirs == ours
-    assert len(re.findall(r"^## ", korean, re.MULTILINE)) == len(re.findall(r"^## ", README, re.MULTILINE))
-    assert len(re.findall(r"^\|", korean, re.MULTILINE)) == len(re.findall(r"^\|", README, re.MULTILINE))
+    assert len(re.findall(r"^## ", korean, re.MULTILINE)) == len(
+        re.findall(r"^## ", README, re.MULTILINE)
+    )
+    assert len(re.findall(r"^\|", korean, re.MULTILINE)) == len(
+        re.findall(r"^\|", README, re.MULTILINE)
+    )
 
 
 def test_files_that_the_readme_links_to_exist():
@@ -80,15 +97,21 @@ def test_files_that_the_readme_links_to_exist():
             assert "://" in link or (ROOT / link).exists(), link
 
 
+@pytest.mark.long
 def test_the_notebook_runs(project):
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(project / "notebooks" / "quickstart.ipynb", as_version=4)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(project / "notebooks")}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(project / "notebooks")}},
     ).execute()
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
     assert "generated:" in printed and "original:" in printed
 
 

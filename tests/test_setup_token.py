@@ -44,7 +44,9 @@ def home(tmp_path) -> Path:
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "", "  \nmore\n"])
 def test_a_piped_token_is_verified_and_stored_for_the_owner_only(command, loopback, home, ending):
     done = command(typed=OPENS + ending)
-    assert done.returncode == 0 and "valid and stored; account: somebody" in done.stdout, done.stderr
+    assert done.returncode == 0 and "valid and stored; account: somebody" in done.stdout, (
+        done.stderr
+    )
     assert (home / "token").read_text().strip() == OPENS
     for file in ("token", "stored_tokens"):
         assert stat.S_IMODE((home / file).stat().st_mode) == 0o600
@@ -57,9 +59,14 @@ def test_on_a_terminal_the_token_is_not_shown(hub_environment, home):
 
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "setup_token.py"], cwd=ROOT, env={**os.environ, **hub_environment}, stdin=theirs,
-        stdout=theirs, stderr=theirs, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "setup_token.py"],
+        cwd=ROOT,
+        env={**os.environ, **hub_environment},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
     os.close(theirs)
     shown = b""
     while b"Token: " not in shown:
@@ -101,7 +108,10 @@ def test_what_is_no_token_is_not_stored(command, home, typed, words):
 @pytest.mark.parametrize("place", ["HF_TOKEN", "HUGGINGFACE_TOKEN", "stored"])
 @pytest.mark.parametrize(
     "token, says",
-    [(OPENS, f"{GATED}: gated, open to this token"), (CLOSED, f"{GATED}: gated, not open to this token")],
+    [
+        (OPENS, f"{GATED}: gated, open to this token"),
+        (CLOSED, f"{GATED}: gated, not open to this token"),
+    ],
     ids=["opens", "closed"],
 )
 def test_check_says_where_the_token_is_and_what_it_opens(command, home, place, token, says):
@@ -119,23 +129,33 @@ def test_check_without_a_token_or_with_an_unknown_one(command):
     done = command("--check")
     assert done.returncode == 2 and "No token was found" in done.stderr and PAGE in done.stderr
     done = command("--check", HF_TOKEN="hf_expired")
-    assert done.returncode == 2 and "does not accept the token (a token was found in HF_TOKEN)" in done.stderr
+    assert (
+        done.returncode == 2
+        and "does not accept the token (a token was found in HF_TOKEN)" in done.stderr
+    )
     assert PAGE in done.stderr and "hf_expired" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments, typed", [(["--check"], ""), ([], OPENS + "\n")], ids=["check", "store"])
+@pytest.mark.parametrize(
+    "arguments, typed", [(["--check"], ""), ([], OPENS + "\n")], ids=["check", "store"]
+)
 @pytest.mark.parametrize("fault", ["stopped", "down"])
 def test_without_a_hub_it_says_what_to_do(command, loopback, home, arguments, typed, fault):
     loopback.stop() if fault == "stopped" else setattr(loopback, "down", True)
     done = command(*arguments, typed=typed, HF_TOKEN=OPENS if arguments else "")
     assert done.returncode == 2
-    assert re.search(r"cannot be reached \(.*(refused|503).*cannot be verified.*Connect", done.stderr)
+    assert re.search(
+        r"cannot be reached \(.*(refused|503).*cannot be verified.*Connect", done.stderr
+    )
     assert not home.exists() or not list(home.rglob("*token*"))
 
 
 def test_a_variable_that_goes_before_the_stored_token_is_named(command, loopback):
     done = command(typed=OPENS + "\n", HF_TOKEN=CLOSED)
-    assert done.returncode == 0 and "Another one goes before it (a token was found in HF_TOKEN)" in done.stdout
+    assert (
+        done.returncode == 0
+        and "Another one precedes it (a token was found in HF_TOKEN)" in done.stdout
+    )
 
 
 def test_all_models_of_config_are_asked_about_the_commented_ones_too(settings):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from records import SettingError
 from similarity_search import CaptionPool, Pool, candidates, top_k, word_coverage
+from support.errors import SettingError
 
 
 def unit(*rows) -> np.ndarray:
@@ -112,15 +112,26 @@ def test_words_count_by_their_rarity_over_all_captions_of_an_image():
     expected = np.array([1, weight["dog"] / sum(weight.values()), 0, 0])
     assert word_coverage("DOG lorenga unheard-of", captions) == pytest.approx(expected)
     assert word_coverage("CON chó", captions).tolist() == [0, 0, 1, 0]
-    assert word_coverage("nothing known", captions).tolist() == word_coverage("?!", captions).tolist() == [0] * 4
+    assert (
+        word_coverage("nothing known", captions).tolist()
+        == word_coverage("?!", captions).tolist()
+        == [0] * 4
+    )
     assert word_coverage("dog", []).shape == (0,)
 
 
 def test_text_search_finds_a_name_and_conditions_told_by_different_captions(settings):
     """What one vector cannot: the cosines are all equal here."""
-    told = {"a": ["a red dog", "at night"], "b": ["a red dog", "at noon"], "c": ["a bird", "Ngọc at night"]}
+    told = {
+        "a": ["a red dog", "at night"],
+        "b": ["a red dog", "at noon"],
+        "c": ["a bird", "Ngọc at night"],
+    }
     records = {key: record(index, captions) for index, (key, captions) in enumerate(told.items())}
-    rows = {text: row for row, text in enumerate(dict.fromkeys(c for captions in told.values() for c in captions))}
+    rows = {
+        text: row
+        for row, text in enumerate(dict.fromkeys(c for captions in told.values() for c in captions))
+    }
     matrix = unit(*[[1, 0]] * len(rows))
     pool = CaptionPool(candidates(records, frozenset(told), generated=False), records)
 
@@ -128,6 +139,8 @@ def test_text_search_finds_a_name_and_conditions_told_by_different_captions(sett
         return [n.index for n in pool.search(text, matrix[0], rows, matrix)]
 
     assert order("red dog night")[0] == 0 and order("ngọc")[0] == 2 and order("noon")[0] == 1
-    assert all(0 <= n.similarity <= 1 for n in pool.search("a red dog at noon", matrix[0], rows, matrix))
+    assert all(
+        0 <= n.similarity <= 1 for n in pool.search("a red dog at noon", matrix[0], rows, matrix)
+    )
     settings.SEARCH_WORD_WEIGHT = 0
     assert order("ngọc") == [0, 1, 2]

@@ -1,52 +1,147 @@
-"""The shape of the program: imports go one way, and nothing heavy is imported before it is needed."""
+"""The shape of the program: who may import whom, what stands where, how long things are.
+
+docs/ARCHITECTURE.md draws the same as a floor plan.
+"""
 
 import ast
+import statistics
+import subprocess
 import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
-STAGES = {
-    "dataset_loader", "image_embedder", "similarity_search", "prompt_generator", "vlm_captioner", "db_manager",
-    "caption_embedder",
+STAGES = (
+    "dataset_loader", "image_embedder", "similarity_search", "prompt_generator", "vlm_captioner",
+    "db_manager", "caption_embedder",
+)  # fmt: skip
+BASE = ("config", "support.errors", "support.text", "support.result")
+RECORDS = (*BASE, "support.records")
+BELOW_SOURCES = (*RECORDS, "support.hub", "support.storage")
+SUPPORT = ("config", "support")
+PIPELINE = (*SUPPORT, *STAGES, "experiments", "cli", "demo", "main")
+# What a module may import, by the longest prefix of its name; itself and its own package always.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "config": (),
+    "support.errors": (),
+    "support.text": (),
+    "support.result": (),
+    "support.scoring": (),
+    "support.records": ("support.result",),
+    "support.settings": BASE,
+    "support.batches": BASE,
+    "support.hub": RECORDS,
+    "support.storage": BASE,
+    "support.sources": BELOW_SOURCES,
+    "support.models": (*RECORDS, "support.hub"),
+    **dict.fromkeys(STAGES, SUPPORT),
+    "experiments": (*SUPPORT, *STAGES),
+    "cli": SUPPORT,
+    "demo": SUPPORT,
+    "main": (*SUPPORT, *STAGES, "experiments", "cli", "demo"),
+    "setup_token": SUPPORT,
+    # How the demo was made, and its commands, stand above main; so do the benchmarks.
+    "demo.making": PIPELINE,
+    **dict.fromkeys(("demo.train", "demo.report", "demo.picture", "demo.sheet"), ("demo.making",)),
+    "benchmarks": (*PIPELINE, "tests"),
+}
+GROUND_FLOOR = {
+    *(f"{name}.py" for name in (*STAGES, "config", "main", "setup_token")),
+    *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
+    *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
+    *(".ci", "support", "experiments", "cli", "demo", "docs"),
+    *("tests", "benchmarks", "notebooks", "results"),
+}
+HEAVY = {
+    "torch", "transformers", "datasets", "sentence_transformers", "huggingface_hub", "matplotlib",
+    "pycocoevalcap",
 }  # fmt: skip
-SUPPORT = {
-    "records", "config", "hub", "hub_errors", "model_loader", "database_files", "safe_files", "journal", "image_files",
-    "sources",
-}  # fmt: skip
-HEAVY = {"torch", "transformers", "datasets", "sentence_transformers", "huggingface_hub", "matplotlib", "pycocoevalcap"}
-MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
-TREES = {name: ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES}
+
+
+def tracked(*patterns: str) -> list[str]:
+    command = ["git", "ls-files", "-co", "--exclude-standard", *patterns]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in found.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def module_name(path: str) -> str:
+    return ".".join(Path(path).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_in(name: str, *packages: str) -> bool:
+    """Whether a module is one of `packages`, or inside one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+FILES = {module_name(path): path for path in tracked("*.py") if not path.startswith("tests/")}
+TREES = {name: ast.parse((ROOT / path).read_text("utf-8")) for name, path in FILES.items()}
+OURS = {name.split(".")[0] for name in FILES} | {"tests"}
+NOT_OF_THE_PROGRAM = ("demo.making", "demo.train", "demo.report", "demo.picture", "demo.sheet")
+PROGRAM = [name for name in FILES if not is_in(name, *NOT_OF_THE_PROGRAM, "benchmarks")]
 
 
 def imported(nodes) -> set[str]:
+    """The modules that statements import."""
     names = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
+            assert node.level == 0, "relative imports hide who imports whom"
+            modules = {f"{node.module}.{alias.name}" for alias in node.names} & set(FILES)
+            names |= modules or {node.module}
     return names
 
 
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_stages_import_support_modules_only(name):
-    ours = imported(ast.walk(TREES[name])) & set(MODULES)
-    assert ours <= SUPPORT
+def our_imports(name: str) -> set[str]:
+    return {other for other in imported(ast.walk(TREES[name])) if other.split(".")[0] in OURS}
 
 
-def test_config_and_records_import_nothing_of_ours():
-    assert imported(ast.walk(TREES["config"])) == set()
-    assert not imported(ast.walk(TREES["records"])) & set(MODULES)
+def rule_for(name: str) -> str:
+    """The entry of MAY_IMPORT for a module: the longest prefix of its name."""
+    return max((entry for entry in MAY_IMPORT if is_in(name, entry)), key=len)
 
 
-@pytest.mark.parametrize("name", MODULES)
+# --- Who imports whom -----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_go_one_way(name):
+    if name in ("support", "experiments", "cli", "demo.making", "demo.drawing", "benchmarks"):
+        assert not our_imports(name)
+        return
+    rule = rule_for(name)
+    own = (
+        rule
+        if rule.split(".")[0] in ("support", "demo", "experiments", "cli", "benchmarks")
+        else name
+    )
+    for other in our_imports(name):
+        inside = is_in(other, own) and rule_for(other) == rule
+        assert inside or is_in(other, *MAY_IMPORT[rule]), f"{name} imports {other}"
+
+
+def test_every_rule_is_about_a_module_that_exists():
+    for entry in MAY_IMPORT:
+        assert any(is_in(name, entry) for name in FILES), entry
+
+
+def test_there_is_no_circle_of_imports():
+    edges = {name: our_imports(name) - {name} for name in FILES}
+    while edges:
+        free = {name for name, needs in edges.items() if not needs & set(edges)}
+        assert free, f"a circle among {sorted(edges)}"
+        edges = {name: needs for name, needs in edges.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAM))
 def test_heavy_packages_are_imported_inside_functions(name):
-    assert not imported(TREES[name].body) & HEAVY
+    top = {other.split(".")[0] for other in imported(TREES[name].body)}
+    assert not top & HEAVY
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_settings_are_read_when_they_are_used(name):
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.ImportFrom):
@@ -56,12 +151,59 @@ def test_settings_are_read_when_they_are_used(name):
             assert not any("config." in ast.unparse(default) for default in defaults), node.name
 
 
-def test_there_is_no_circle_of_imports():
-    edges = {name: imported(TREES[name].body) & set(MODULES) for name in MODULES}
-    while edges:
-        free = {name for name, needs in edges.items() if not needs & set(edges)}
-        assert free, f"a circle among {sorted(edges)}"
-        edges = {name: needs for name, needs in edges.items() if name not in free}
+LOOK = """
+import importlib, logging, os, signal, sys
+def state():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    levels = logging.getLogger("captioning").level, list(logging.getLogger().handlers)
+    return dict(os.environ), os.getcwd(), list(sys.path), handlers, levels
+before = state()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert state() == before, name
+print("nothing changed")
+"""
+
+
+def test_importing_a_module_changes_nothing_outside_it():
+    tokens = {"HUGGINGFACE_TOKEN": "hf_x", "HF_TOKEN": ""}
+    done = run_python("-c", LOOK, *sorted(PROGRAM), **tokens)
+    assert done.stdout == "nothing changed\n", done.stderr
+
+
+# --- What stands where ----------------------------------------------------------------------------
+def test_the_ground_floor_shows_the_pipeline_only():
+    assert {name.split("/")[0] for name in tracked()} == GROUND_FLOOR
+
+
+def test_no_name_shadows_a_package():
+    others = set(packages_distributions()) | set(sys.stdlib_module_names) | {"evaluate"}
+    assert not (OURS - {"tests", "benchmarks"}) & others
+
+
+def test_files_functions_and_classes_are_short():
+    functions = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                length = node.end_lineno - node.lineno + 1
+                limit = 50 if isinstance(node, ast.FunctionDef) else 200
+                assert length <= limit, f"{name}: {node.name} has {length} lines"
+                functions += [length] if isinstance(node, ast.FunctionDef) else []
+    assert statistics.median(functions) <= 8
+    assert len((ROOT / "main.py").read_text("utf-8").splitlines()) < 330
+
+
+def test_public_functions_and_classes_have_docstrings():
+    undocumented = []
+    for name in PROGRAM:
+        if is_in(name, "demo.drawing"):  # painters of one shape each, named after it
+            continue
+        for node in TREES[name].body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+            if public and not ast.get_docstring(node):
+                undocumented.append(f"{name}.{node.name}")
+    assert undocumented == []
 
 
 def test_every_requirement_is_pinned():

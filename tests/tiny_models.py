@@ -1,4 +1,4 @@
-"""Random models of a few kilobytes, of each architecture that config.py names, saved as the Hub's repositories are.
+"""Random models of a few kilobytes of each architecture in config.py, saved as on the Hub.
 
 Nothing here knows the pipeline: the tests load these folders through its own code.
 """
@@ -11,53 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 WORDS = [
-    "a",
-    "the",
-    "dog",
-    "cat",
-    "runs",
-    "sits",
-    "on",
-    "in",
-    "at",
-    "of",
-    "and",
-    "with",
-    "red",
-    "blue",
-    "green",
-    "big",
-    "small",
-    "captions",
-    "similar",
-    "images",
-    "nearest",
-    "first",
-    "they",
-    "may",
-    "be",
-    "wrong",
-    "about",
-    "this",
-    "image",
-    "describe",
-    "one",
-    "sentence",
-    "User",
-    "Assistant",
-    "Describe",
-    "Captions",
-    "They",
-    ".",
-    ",",
-    ":",
-    "-",
-    "represent",
-    "for",
-    "searching",
-    "relevant",
+    "a", "the", "dog", "cat", "runs", "sits", "on", "in", "at", "of", "and", "with", "red", "blue",
+    "green", "big", "small", "captions", "similar", "images", "nearest", "first", "they", "may",
+    "be", "wrong", "about", "this", "image", "describe", "one", "sentence", "User", "Assistant",
+    "Describe", "Captions", "They", ".", ",", ":", "-", "represent", "for", "searching", "relevant",
     "passages",
-]
+]  # fmt: skip
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]"]
 SIDE = 32  # pixels of the images that these models see
 PATCH = 8
@@ -72,7 +31,8 @@ def word_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if settings.pop("add_eos", True):
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A {eos}", special_tokens=[(bos, vocabulary[bos]), (eos, vocabulary[eos])]
+            single=f"{bos} $A {eos}",
+            special_tokens=[(bos, vocabulary[bos]), (eos, vocabulary[eos])],
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -114,7 +74,9 @@ def clip(folder: Path) -> Path:
     size = {"height": SIDE, "width": SIDE}
     text = {**_text(), "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16))
-    processor = CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size), word_tokenizer())
+    processor = CLIPProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size), word_tokenizer()
+    )
     return _save(folder, model, processor)
 
 
@@ -122,7 +84,12 @@ def siglip(folder: Path) -> Path:
     from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
     model = SiglipModel(SiglipConfig(text_config=_text(), vision_config=_vision()))
-    return _save(folder, model, SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}), word_tokenizer())
+    return _save(
+        folder,
+        model,
+        SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}),
+        word_tokenizer(),
+    )
 
 
 def idefics3(folder: Path) -> Path:
@@ -134,9 +101,20 @@ def idefics3(folder: Path) -> Path:
         Idefics3Processor,
     )
 
-    extra = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|im_start|>")
+    extra = (
+        "<image>",
+        "<fake_token_around_image>",
+        "<global-img>",
+        "<end_of_utterance>",
+        "<|im_start|>",
+    )
     tokenizer = word_tokenizer(
-        extra, "<|im_start|>", "<end_of_utterance>", add_eos=False, padding_side="right", model_max_length=4096
+        extra,
+        "<|im_start|>",
+        "<end_of_utterance>",
+        add_eos=False,
+        padding_side="right",
+        model_max_length=4096,
     )
     identity = tokenizer.convert_tokens_to_ids
     text = {
@@ -148,7 +126,11 @@ def idefics3(folder: Path) -> Path:
     }
     model = Idefics3ForConditionalGeneration(
         Idefics3Config(
-            text_config={**text, "max_position_embeddings": 4096, "bos_token_id": identity("<|im_start|>")},
+            text_config={
+                **text,
+                "max_position_embeddings": 4096,
+                "bos_token_id": identity("<|im_start|>"),
+            },
             vision_config=_vision(),
             image_token_id=identity("<image>"),
             scale_factor=2,
@@ -157,23 +139,35 @@ def idefics3(folder: Path) -> Path:
     )
     model.generation_config.eos_token_id = identity("<end_of_utterance>")
     model.generation_config.pad_token_id = 0
-    images = Idefics3ImageProcessorPil(size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE})
+    images = Idefics3ImageProcessorPil(
+        size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}
+    )
     template = (
         "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }} : "
         "{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
+        "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}<end_of_utterance>\n"
         "{% endfor %}{% if add_generation_prompt %}Assistant :{% endif %}"
     )
-    processor = Idefics3Processor(images, tokenizer, image_seq_len=(SIDE // PATCH // 2) ** 2, chat_template=template)
+    processor = Idefics3Processor(
+        images, tokenizer, image_seq_len=(SIDE // PATCH // 2) ** 2, chat_template=template
+    )
     return _save(folder, model, processor)
 
 
 def blip(folder: Path) -> Path:
-    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil, BlipProcessor
+    from transformers import (
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessorPil,
+        BlipProcessor,
+    )
 
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2, "pad_token_id": 0}
     text = {**_text(), **tokens, "encoder_hidden_size": 32}
-    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=_vision(), projection_dim=16))
+    model = BlipForConditionalGeneration(
+        BlipConfig(text_config=text, vision_config=_vision(), projection_dim=16)
+    )
     images = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE})
     return _save(folder, model, BlipProcessor(images, word_tokenizer()))
 
@@ -206,7 +200,9 @@ def gemma3_text(folder: Path) -> Path:
     """EmbeddingGemma's architecture, with its saved prompts for queries and documents."""
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
-    model = Gemma3TextModel(Gemma3TextConfig(**_text(), head_dim=16, num_key_value_heads=2, sliding_window=64))
+    model = Gemma3TextModel(
+        Gemma3TextConfig(**_text(), head_dim=16, num_key_value_heads=2, sliding_window=64)
+    )
     prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
     return _sentence_model(folder, model, "mean", prompts)
 
@@ -219,7 +215,9 @@ def _sentence_model(folder: Path, model, pooling: str, prompts: dict[str, str]) 
     plain = _save(folder / "plain", model, word_tokenizer(bos="[CLS]", eos="[SEP]"))
     transformer = Transformer(str(plain), max_seq_length=64)
     SentenceTransformer(
-        modules=[transformer, Pooling(32, pooling_mode=pooling)], prompts=prompts or None, device="cpu"
+        modules=[transformer, Pooling(32, pooling_mode=pooling)],
+        prompts=prompts or None,
+        device="cpu",
     ).save(str(folder))
     import shutil
 
@@ -235,7 +233,7 @@ def _save(folder: Path, model, *processors_) -> Path:
 
 
 def to_bin(folder: Path) -> Path:
-    """Replaces the safetensors of a folder by pytorch_model.bin, the older form that some repositories still hold."""
+    """Replace the safetensors of a folder by pytorch_model.bin, the older format."""
     from safetensors.torch import load_file
 
     weights = folder / "model.safetensors"

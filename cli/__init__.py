@@ -1,0 +1,1 @@
+"""The command line: flags, signals and exit status, what is printed."""

@@ -1,0 +1,171 @@
+"""The flags of `python main.py`, and how they become settings. Imports nothing heavy."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import config
+from support.settings import NUMBER, SETTINGS, Setting, check_settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nAll flags: python {self.prog} --help\n")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The parsed command line.
+
+    Exits with status 0 for --help, and with 2 and a message for what cannot be understood.
+    """
+    common = _common_flags()
+    parser = _caption_parser(common)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    search, evaluation = _add_search(commands, common), _add_evaluate(commands, common)
+    _refuse_unknown_flags((parser, search, evaluation), sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(argv)
+    if arguments.command == "caption":
+        _check_caption(parser, arguments)
+    if hasattr(arguments, "recaption") and not arguments.all:
+        parser.error("--recaption goes with --all")
+    if arguments.command == "search" and (arguments.query is None) == (arguments.image is None):
+        search.error(
+            'give either a text or --image: main.py search "a dog runs", '
+            "or main.py search --image photo.jpg"
+        )
+    return arguments
+
+
+def apply(arguments: argparse.Namespace) -> None:
+    """Copies the flags into config and checks all settings. Raises SettingError."""
+    for setting in SETTINGS:
+        if hasattr(arguments, setting.name):
+            setattr(config, setting.name, getattr(arguments, setting.name))
+    if hasattr(arguments, "quiet"):
+        config.SHOW_PROGRESS = False
+    check_settings()
+
+
+# --- The commands ---------------------------------------------------------------------------------
+Commands = argparse._SubParsersAction  # what add_subparsers returns has no public name
+
+
+def _caption_parser(common: Parser) -> Parser:
+    """The command without a name: caption one experiment image, all of them, or own images."""
+    parser = Parser(
+        prog="main.py",
+        description="Captions an image with a vision-language model that sees the captions of the "
+        "most similar images.",
+        epilog='Examples: main.py --index 42 | main.py --image a.jpg DIR | main.py search "a dog"',
+        parents=[common],
+        allow_abbrev=False,
+    )
+    _add_setting(parser, next(s for s in SETTINGS if s.name == "EXPERIMENT_IMAGE_INDEX"))
+    own = "caption your own images: files, or folders of them"
+    parser.add_argument("--image", nargs="+", metavar="PATH", help=own)
+    everything = "caption every experiment image; resumes a stopped run"
+    parser.add_argument("--all", action="store_true", help=everything)
+    _add_switch(parser, "--recaption", "with --all: caption all of them again")
+    parser.set_defaults(command="caption", image=None)
+    return parser
+
+
+def _add_search(commands: "Commands[Parser]", common: Parser) -> Parser:
+    parser = commands.add_parser(
+        "search",
+        parents=[common],
+        allow_abbrev=False,
+        help="find images by a text or by an image",
+        description="Finds images by a text or by an image.",
+    )
+    parser.add_argument("query", nargs="?", help="what to look for")
+    parser.add_argument("--image", metavar="PATH", help="find images like this one")
+    parser.set_defaults(command="search", query=None, image=None)
+    return parser
+
+
+def _add_evaluate(commands: "Commands[Parser]", common: Parser) -> Parser:
+    parser = commands.add_parser(
+        "evaluate",
+        parents=[common],
+        allow_abbrev=False,
+        help="measure whether retrieval helps",
+        description="Captions the experiment images with retrieval, without, and under baselines, "
+        "and scores them.",
+    )
+    first = "only the first N experiment images"
+    parser.add_argument("--samples", type=int, metavar="N", help=first)
+    arms = "none retrieved random wrong nearest consensus"
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help=arms)
+    parser.set_defaults(command="evaluate")
+    return parser
+
+
+def _check_caption(parser: Parser, arguments: argparse.Namespace) -> None:
+    by_index = hasattr(arguments, "EXPERIMENT_IMAGE_INDEX")
+    if arguments.all + (arguments.image is not None) + by_index > 1:
+        parser.error("give one of --index, --all and --image")
+
+
+def _refuse_unknown_flags(parsers: Sequence[Parser], argv: list[str]) -> None:
+    """Names a misspelt flag; argparse would take its value for a command and complain of that."""
+    known = set(re.findall(r"--[a-z][a-z-]*", "".join(parser.format_help() for parser in parsers)))
+    for word in argv:
+        flag = word.split("=")[0]
+        if re.fullmatch(r"--[a-z][a-z-]*", flag) and flag not in known:
+            near = difflib.get_close_matches(flag, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            parsers[0].error(f"there is no flag {flag}{hint}")
+
+
+# --- Flags of all commands ------------------------------------------------------------------------
+def _common_flags() -> Parser:
+    common = Parser(add_help=False, allow_abbrev=False)
+    _add_switch(
+        common, "--rebuild", "recompute vectors that do not fit or are damaged; captions stay"
+    )
+    _add_switch(common, "--quiet", "results only: no notices, no progress bars")
+    _add_switch(common, "--debug", "show the traceback of an error")
+    settings = common.add_argument_group("settings, for this run only; the others are in config.py")
+    for setting in SETTINGS:
+        if setting.flag and setting.name != "EXPERIMENT_IMAGE_INDEX":  # means nothing to a search
+            _add_setting(settings, setting)
+    return common
+
+
+def _add_switch(group: argparse._ActionsContainer, flag: str, text: str) -> None:
+    """A flag without a value. One that is not given leaves no attribute."""
+    group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
+    """A flag for a setting; where it is not given, config.py's value stands."""
+    assert setting.flag is not None
+    if setting.kind is bool:
+        group.add_argument(
+            setting.flag,
+            dest=setting.name,
+            action="store_const",
+            const=not setting.flag.startswith("--no-"),
+            default=argparse.SUPPRESS,
+            help=setting.help,
+        )
+        return
+    default = getattr(config, setting.name, None)
+    shown = "" if default is None else f" ({default})"
+    metavars: dict[Any, str] = {int: "N", NUMBER: "X"}
+    convert = float if isinstance(setting.kind, tuple) else setting.kind
+    group.add_argument(
+        setting.flag,
+        dest=setting.name,
+        type=convert,
+        metavar=None if setting.choices else metavars.get(setting.kind, "NAME"),
+        choices=setting.choices or None,
+        default=argparse.SUPPRESS,
+        help=(setting.help + shown).replace("%", "%%"),
+    )

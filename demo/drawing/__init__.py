@@ -1,0 +1,1 @@
+"""Drawing of the demo's scenes with Pillow: sprites, landmarks, terrain and skies."""

@@ -1,0 +1,1 @@
+"""What is built on the stages: runs over many images, result files, the evaluation."""

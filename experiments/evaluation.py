@@ -1,0 +1,265 @@
+"""Does retrieval help? Captions of the same images under several arms, scored, with intervals.
+
+none        no context
+retrieved   the captions of the top-K images, as the pipeline does it
+random      the captions of K random gallery images
+wrong       the captions of the K images least like the query
+nearest     no model: the caption of the most similar image, copied
+consensus   no model: of the top-K captions, the one most like the others
+
+Only original captions are context, and nothing is written to the databases. References are all
+captions of an image.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import config
+from caption_embedder import CaptionEmbedder
+from experiments.results import results_folder
+from experiments.scores import Scorer
+from image_embedder import ImageEmbedder
+from prompt_generator import build_prompt, context_captions
+from similarity_search import Pool
+from support.batches import batches
+from support.errors import ImageError, SettingError
+from support.records import Neighbor, Sample
+from support.result import MadeWith
+from support.scoring import ExtraScores
+from support.settings import caption_settings
+from support.storage.errors import unwritable
+from support.storage.strict_json import to_json
+from vlm_captioner import Captioner
+
+log = logging.getLogger("captioning")
+
+ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
+NEED_A_PROMPT = ("retrieved", "random", "wrong")
+CaptionRow = dict[str, Any]  # arm, content_hash, caption, prompt
+Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions that it is shown
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The loaded models, and where neighbors are found."""
+
+    images: ImageEmbedder
+    captioner: Captioner
+    texts: CaptionEmbedder
+    pool: Pool  # original captions only
+    made_with: MadeWith
+    extra: ExtraScores | None = None  # of the demo's scenes
+
+
+def check_arms(names: Sequence[str] | None) -> tuple[str, ...]:
+    """`names` in their usual order, all by default. Raises SettingError for one that is no arm."""
+    unknown = [name for name in names or () if name not in ARMS]
+    if unknown:
+        raise SettingError(f"There is no arm '{unknown[0]}' (--arms). Allowed: {', '.join(ARMS)}.")
+    return tuple(arm for arm in ARMS if not names or arm in names)
+
+
+def check_samples(wanted: int | None, available: Sequence[Sample]) -> None:
+    """Raises SettingError when there are not `wanted` images; None means all."""
+    if wanted is not None and not 1 <= wanted <= len(available):
+        raise SettingError(
+            f"--samples is {wanted}; it must be a whole number from 1 to {len(available)}."
+        )
+
+
+def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline) -> dict[str, Any]:
+    """Captions `samples` under each arm and scores them; resumes an evaluation that was stopped.
+
+    Returns settings, models, scores with intervals and every caption, JSON-ready.
+    """
+    arms = _applicable(arms, pipeline.captioner)
+    samples = list(_readable(samples))
+    vectors = _embed(samples, pipeline)
+    contexts = {arm: _contexts(arm, samples, vectors, pipeline.pool) for arm in arms}
+    progress = Progress(_fingerprint(pipeline, contexts))
+    for arm in arms:
+        _caption_arm(arm, samples, contexts[arm], pipeline, progress)
+    rows = {arm: progress.rows(arm, samples) for arm in arms}
+    scorer = Scorer(samples, vectors, pipeline.images, pipeline.texts, pipeline.extra)
+    outcome = {
+        **pipeline.made_with,
+        "settings": caption_settings(),
+        "images": len(samples),
+        "scores": scorer.score(_captions(rows), contexts),
+        "captions": list(_caption_rows(rows, samples)),
+    }
+    progress.close()
+    return outcome
+
+
+def _applicable(arms: Sequence[str], captioner: Captioner) -> list[str]:
+    """The arms that mean something for this model."""
+    if captioner.takes_prompt or not set(arms) & set(NEED_A_PROMPT):
+        return list(arms)
+    names = ", ".join(NEED_A_PROMPT)
+    log.warning("This model takes no prompt; the arms %s do not apply.", names)
+    return [arm for arm in arms if arm not in NEED_A_PROMPT]
+
+
+def _readable(samples: Sequence[Sample]) -> Iterator[Sample]:
+    for sample in samples:
+        try:
+            _ = sample.image
+        except ImageError as error:
+            log.warning("Left out: %s", error)
+        else:
+            yield sample
+
+
+def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
+    """(N, D) float32 unit rows of the samples' images, decoded a batch at a time."""
+    parts = []
+    for batch in batches(samples, config.IMAGE_BATCH_SIZE, "Embedding images", "image"):
+        parts.append(pipeline.images.embed([sample.image for sample in batch]))
+    return np.concatenate(parts)
+
+
+# --- Contexts -------------------------------------------------------------------------------------
+def _contexts(
+    arm: str, samples: Sequence[Sample], vectors: np.ndarray, pool: Pool
+) -> list[list[str]]:
+    """The captions that an arm is shown for each sample."""
+    contexts = []
+    for sample, vector in zip(samples, vectors, strict=True):
+        contexts.append(context_captions(_neighbors(arm, sample, vector, pool)))
+    return contexts
+
+
+def _neighbors(arm: str, sample: Sample, vector: np.ndarray, pool: Pool) -> list[Neighbor]:
+    key, k = sample.content_hash, config.TOP_K_SIMILAR
+    if arm == "none":
+        return []
+    if arm == "random":
+        seed = hashlib.sha256(f"{config.RANDOM_SEED}:{key}".encode()).hexdigest()[:15]
+        return pool.at_random(vector, key, k, int(seed, 16))
+    if arm == "wrong":
+        return pool.least_similar(vector, key, k)
+    return pool.neighbors(vector, key, k)
+
+
+# --- Captions -------------------------------------------------------------------------------------
+class Progress:
+    """The captions that an evaluation has written so far, kept in a file until it is finished."""
+
+    def __init__(self, fingerprint: str):
+        self.path = results_folder() / f"evaluation_{fingerprint}.partial.jsonl"
+        self.done: dict[tuple[str, str], CaptionRow] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # the half line of a killed run
+                self.done[row["arm"], row["content_hash"]] = row
+
+    def add(self, rows: Sequence[CaptionRow]) -> None:
+        """Keeps the captions of a batch; they are on disk when this returns."""
+        with unwritable(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" + "".join(to_json(row) + "\n" for row in rows))
+                file.flush()
+                os.fsync(file.fileno())
+        self.done.update({(row["arm"], row["content_hash"]): row for row in rows})
+
+    def rows(self, arm: str, samples: Sequence[Sample]) -> list[CaptionRow]:
+        """The captions of `samples` under one arm, all of which are done."""
+        return [self.done[arm, sample.content_hash] for sample in samples]
+
+    def close(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _fingerprint(pipeline: Pipeline, contexts: Contexts) -> str:
+    """Names an evaluation by all that decides its captions.
+
+    Models, settings, and the gallery through the contexts.
+    """
+    decisive = [pipeline.made_with, caption_settings(), contexts]
+    return hashlib.sha256(to_json(decisive).encode()).hexdigest()[:12]
+
+
+def _caption_arm(
+    arm: str,
+    samples: Sequence[Sample],
+    contexts: Sequence[list[str]],
+    pipeline: Pipeline,
+    progress: Progress,
+) -> None:
+    """Captions the samples that are not done yet under one arm."""
+    pairs = zip(samples, contexts, strict=True)
+    missing = [pair for pair in pairs if (arm, pair[0].content_hash) not in progress.done]
+    done = len(samples) - len(missing)
+    for batch in batches(missing, config.VLM_BATCH_SIZE, f"Arm {arm}", "image", done=done):
+        found = [sample for sample, _ in batch]
+        progress.add(_write(arm, found, [texts for _, texts in batch], pipeline))
+
+
+def _write(
+    arm: str, samples: Sequence[Sample], texts: Sequence[list[str]], pipeline: Pipeline
+) -> list[CaptionRow]:
+    """The captions of a batch, with the prompts that the model was shown (None without one)."""
+    shown: list[str | None]
+    if arm in ("nearest", "consensus"):
+        captions = [_copied(arm, some, pipeline.texts) for some in texts]
+        shown = [None] * len(texts)
+    else:
+        prompts = [build_prompt(some) for some in texts]
+        images = [sample.image for sample in samples]
+        captions = pipeline.captioner.write_captions(images, prompts)
+        shown = pipeline.captioner.shown(prompts)
+    return [
+        {"arm": arm, "content_hash": sample.content_hash, "caption": caption, "prompt": prompt}
+        for sample, caption, prompt in zip(samples, captions, shown, strict=True)
+    ]
+
+
+def _copied(arm: str, texts: Sequence[str], embedder: CaptionEmbedder) -> str:
+    """The caption of an arm that copies one of `texts`."""
+    if arm == "consensus" and len(texts) > 2:
+        return _consensus(texts, embedder)
+    return texts[0] if texts else ""
+
+
+def _consensus(texts: Sequence[str], embedder: CaptionEmbedder) -> str:
+    """The text with the highest mean cosine similarity to the others; the first among equals."""
+    vectors = embedder.embed_captions(texts)  # (K, D)
+    similarity = np.round(vectors @ vectors.T, 6)
+    return texts[int(np.argmax(similarity.sum(axis=1)))]
+
+
+def _captions(rows: Mapping[str, list[CaptionRow]]) -> dict[str, list[str]]:
+    """Arm -> the captions alone."""
+    captions = {}
+    for arm, written in rows.items():
+        captions[arm] = [row["caption"] for row in written]
+    return captions
+
+
+def _caption_rows(
+    rows: Mapping[str, list[CaptionRow]], samples: Sequence[Sample]
+) -> Iterator[dict[str, Any]]:
+    """One row an image: its references, and under each arm the caption and the prompt."""
+    for number, sample in enumerate(samples):
+        arms = {}
+        for arm, written in rows.items():
+            row = written[number]
+            arms[arm] = {"caption": row["caption"], "prompt": row["prompt"]}
+        yield {
+            "experiment_index": sample.role_index,
+            "image": sample.label,
+            "references": list(sample.captions),
+            "arms": arms,
+        }

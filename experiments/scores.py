@@ -1,0 +1,139 @@
+"""Scores of each arm of an evaluation, with paired bootstrap intervals."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import config
+from caption_embedder import CaptionEmbedder, embed_each
+from experiments import metrics
+from image_embedder import ImageEmbedder
+from support.records import Sample
+from support.scoring import ExtraScores
+
+BASELINES = ("none", "retrieved")  # each arm's difference from these is given with its interval
+CLIP_SCORE_PREFIX, CLIP_SCORE_WEIGHT = "A photo depicts ", 2.5  # Hessel et al. 2021, CLIPScore
+Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the images (..., N) -> value (...)
+Table = dict[str, dict[str, Any]]  # arm -> metric -> {value, minus_none, minus_retrieved}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What the arms of an evaluation are scored with."""
+
+    samples: Sequence[Sample]
+    vectors: np.ndarray  # (N, D) float32 unit rows of the samples' images
+    images: ImageEmbedder
+    texts: CaptionEmbedder
+    extra: ExtraScores | None
+
+    def score(
+        self, captions: Mapping[str, list[str]], shown: Mapping[str, list[list[str]]]
+    ) -> Table:
+        """Arm -> metric -> {value, and difference and 95 % interval against each baseline}.
+
+        `captions` and `shown` hold, for each arm, the caption of each sample and the captions that
+        were its context.
+        """
+        weights = metrics.bootstrap_weights(len(self.samples), config.RANDOM_SEED % 2**32)
+        text_vectors = self._embed_texts(captions)
+        statistics = {}
+        for arm, ours in captions.items():
+            statistics[arm] = self._statistics(ours, shown[arm], text_vectors)
+        return {arm: _with_intervals(arm, statistics, weights) for arm in statistics}
+
+    def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+        """Text -> (D,) unit vector; each text once, since all arms share the references."""
+        groups = [*captions.values(), *(sample.captions for sample in self.samples)]
+        texts = dict.fromkeys(text for group in groups for text in group)
+        vectors: dict[str, np.ndarray] = {}
+        embed_each(list(texts), self.texts, vectors.update)
+        return vectors
+
+    def _statistics(
+        self,
+        captions: Sequence[str],
+        shown: Sequence[list[str]],
+        text_vectors: Mapping[str, np.ndarray],
+    ) -> dict[str, Statistic]:
+        """Metric -> its value as a function of how often each image counts."""
+        references = [sample.captions for sample in self.samples]
+        scores = metrics.score_captions(captions, references)
+        values = {
+            "cider": scores.cider,
+            "rouge_l": scores.rouge_l,
+            "clip_score": clip_score(captions, self.vectors, self.images),
+            "text_cosine": text_cosine(captions, references, text_vectors),
+            "copied": copied_shares(captions, shown, references),
+            **self._extra_values(captions, references),
+        }
+        statistics = {f"bleu_{n}": _bleu(scores.bleu, n) for n in (1, 2, 3, 4)}
+        for metric, value in values.items():
+            statistics[metric] = metrics.mean_statistic(np.asarray(value))
+        return statistics
+
+    def _extra_values(
+        self, captions: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> dict[str, np.ndarray]:
+        """The extra scores (N,), and CIDEr with captions and references masked."""
+        if self.extra is None:
+            return {}
+        mask, scored = self.extra.mask, []
+        masked_captions, masked_references = [], []
+        for caption, texts in zip(captions, references, strict=True):
+            masked_captions.append(mask(caption))
+            masked_references.append([mask(text) for text in texts])
+            scored.append(self.extra.score(caption, texts))
+        values = {"cider_masked": metrics.score_captions(masked_captions, masked_references).cider}
+        for metric in scored[0]:
+            values[metric] = np.array([row[metric] for row in scored])
+        return values
+
+
+def _bleu(counts: metrics.BleuCounts, n: int) -> Statistic:
+    return lambda weights: counts.scores(weights)[..., n - 1]
+
+
+def _with_intervals(
+    arm: str, statistics: Mapping[str, Mapping[str, Statistic]], weights: np.ndarray
+) -> dict[str, Any]:
+    """The values of one arm, each with its differences from the baselines."""
+    whole = np.ones(weights.shape[-1])
+    row: dict[str, dict[str, Any]] = {}
+    for metric, statistic in statistics[arm].items():
+        row[metric] = {"value": float(statistic(whole))}
+        for baseline in BASELINES:
+            if baseline in statistics and baseline != arm:
+                theirs = statistics[baseline][metric]
+                interval = metrics.paired_interval(statistic, theirs, weights)
+                row[metric][f"minus_{baseline}"] = interval._asdict()
+    return row
+
+
+def clip_score(captions: Sequence[str], vectors: np.ndarray, embedder: ImageEmbedder) -> np.ndarray:
+    """(N,) CLIPScore, 2.5 * max(cos, 0) of image and caption, with config's image model.
+
+    Hessel et al. 2021, https://doi.org/10.18653/v1/2021.emnlp-main.595.
+    """
+    texts = embedder.embed_texts([CLIP_SCORE_PREFIX + caption for caption in captions])  # (N, D)
+    return CLIP_SCORE_WEIGHT * np.maximum((texts * vectors).sum(axis=1), 0)
+
+
+def text_cosine(
+    captions: Sequence[str], references: Sequence[Sequence[str]], vectors: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """(N,) mean cosine similarity of a caption to its references; `vectors` by text, (D,) each."""
+    means = []
+    for caption, texts in zip(captions, references, strict=True):
+        means.append(np.mean([vectors[caption] @ vectors[text] for text in texts]))
+    return np.array(means)
+
+
+def copied_shares(
+    captions: Sequence[str], shown: Sequence[list[str]], references: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """(N,) the share of each caption's content words that only its context can have given."""
+    batch = zip(captions, shown, references, strict=True)
+    return np.array([metrics.copied_share(*parts) for parts in batch])

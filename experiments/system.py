@@ -1,0 +1,24 @@
+"""A dataset with its databases: what stages 1 and 2 leave, and everything after them works on."""
+
+from typing import NamedTuple
+
+from dataset_loader import DatasetLoader
+from db_manager import DatabaseManager
+from similarity_search import Candidate, Pool, candidates
+from support.storage.vectors import VectorTable
+
+
+class System(NamedTuple):
+    """A dataset and its databases."""
+
+    dataset_loader: DatasetLoader
+    db_manager: DatabaseManager
+
+    def candidates(self, generated: bool | None = None) -> list[Candidate]:
+        """The images that may be found now; captioned ones too, by default as config says."""
+        hashes = self.dataset_loader.gallery_hashes
+        return candidates(self.db_manager.captions, hashes, generated)
+
+    def pool(self, vectors: VectorTable, generated: bool | None = None) -> Pool:
+        """Where neighbors are found, as it stands now."""
+        return Pool(self.candidates(generated), vectors.rows, vectors.matrix)

@@ -1,0 +1,110 @@
+"""The evaluation's results for people: a Markdown table with intervals, and a plot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.results import publish
+from support.storage.files import replace_file
+
+Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
+METRICS: Headings = {
+    "cider": ("CIDEr", "{:.3f}"),
+    "cider_masked": ("CIDEr, places masked", "{:.3f}"),
+    "bleu_1": ("BLEU-1", "{:.3f}"),
+    "bleu_2": ("BLEU-2", "{:.3f}"),
+    "bleu_3": ("BLEU-3", "{:.3f}"),
+    "bleu_4": ("BLEU-4", "{:.3f}"),
+    "rouge_l": ("ROUGE-L", "{:.3f}"),
+    "clip_score": ("CLIPScore", "{:.3f}"),
+    "text_cosine": ("text cosine", "{:.3f}"),
+    "copied": ("copied", "{:.1%}"),
+}
+WITH_INTERVALS = ("cider", "cider_masked")  # the metrics whose differences are shown
+ARM_NAMES = {
+    "none": "no retrieval",
+    "retrieved": "retrieved",
+    "random": "random captions",
+    "wrong": "wrong captions",
+    "nearest": "copy of the nearest",
+    "consensus": "consensus of the neighbours",
+}
+
+
+def evaluation_table(outcome: Mapping[str, Any], extra: Headings | None = None) -> str:
+    """The scores as a Markdown table, an arm a row, and the CIDEr differences with intervals.
+
+    `extra` are the headings of extra scores.
+    """
+    scores, headings = outcome["scores"], {**METRICS, **(extra or {})}
+    columns = [metric for metric in headings if any(metric in row for row in scores.values())]
+    rows = []
+    for arm, row in scores.items():
+        cells = [headings[metric][1].format(row[metric]["value"]) for metric in columns]
+        rows.append([ARM_NAMES[arm], *cells])
+    values = _markdown(["arm", *(headings[metric][0] for metric in columns)], rows)
+    return "\n".join([*values, "", *_interval_table(scores, columns, headings)]) + "\n"
+
+
+def _interval_table(
+    scores: Mapping[str, Any], columns: Sequence[str], headings: Headings
+) -> list[str]:
+    """The differences from the baselines with their paired bootstrap intervals."""
+    shown = [metric for metric in WITH_INTERVALS if metric in columns]
+    pairs = [(metric, baseline) for metric in shown for baseline in ("none", "retrieved")]
+    rows = []
+    for arm, row in scores.items():
+        cells = [_interval(row[metric].get(f"minus_{baseline}")) for metric, baseline in pairs]
+        rows.append([ARM_NAMES[arm], *cells])
+    names = [f"{headings[metric][0]} minus {ARM_NAMES[baseline]}" for metric, baseline in pairs]
+    return _markdown(["arm", *names], rows)
+
+
+def _interval(cell: Mapping[str, float] | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]"
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    lines.insert(1, "| --- |" + " ---: |" * (len(heads) - 1))
+    return lines
+
+
+def save_evaluation(outcome: Mapping[str, Any], extra: Headings | None = None) -> list[Path]:
+    """Writes evaluation_{timestamp}.json, and beside it the tables (.md) and a plot (.png)."""
+    path = publish("evaluation", outcome)
+    table, plot = path.with_suffix(".md"), path.with_suffix(".png")
+    replace_file(table, [evaluation_table(outcome, extra)])
+    plot_evaluation(outcome, plot)
+    return [path, table, plot]
+
+
+def plot_evaluation(outcome: Mapping[str, Any], path: Path) -> None:
+    """Each arm's CIDEr minus that of no retrieval, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    scores = outcome["scores"]
+    shown = [metric for metric in WITH_INTERVALS if metric in next(iter(scores.values()))]
+    size = (5.2 * len(shown), 0.5 * len(scores) + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    plots = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, metric in zip(plots, shown, strict=True):
+        _plot_metric(axes, metric, scores)
+    figure.savefig(path, dpi=130)
+
+
+def _plot_metric(axes: Any, metric: str, scores: Mapping[str, Any]) -> None:
+    zero = {"difference": 0.0, "low": 0.0, "high": 0.0}
+    for place, row in enumerate(scores.values()):
+        change = row[metric].get("minus_none") or zero  # no retrieval itself, or where it is absent
+        interval = [change["low"], change["high"]]
+        axes.plot(interval, [place, place], color="#3b6ea5", linewidth=2)
+        axes.plot(change["difference"], place, "o", color="#3b6ea5")
+        at = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        axes.annotate(f"{row[metric]['value']:.2f}", (1.02, place), **at)
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_yticks(range(len(scores)), [ARM_NAMES[arm] for arm in scores])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{METRICS[metric][0]}: difference from no retrieval")

@@ -1,0 +1,25 @@
+"""Errors meant for users: each message says what is wrong, which value, and how to fix it."""
+
+
+class PipelineError(Exception):
+    """An error the user can fix. Ends a command with status 1."""
+
+    exit_status = 1
+
+
+class SettingError(PipelineError):
+    """A setting, flag or argument that cannot be used. Ends a command with status 2."""
+
+    exit_status = 2
+
+
+class ImageError(PipelineError):
+    """An image that cannot be read."""
+
+
+class HubError(PipelineError):
+    """A model or dataset that could not be fetched from the Hugging Face Hub."""
+
+
+class DatabaseError(PipelineError):
+    """A database file that cannot be used or written."""

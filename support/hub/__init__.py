@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: names, revisions, the local cache, downloads, tokens, errors."""

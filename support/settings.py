@@ -1,0 +1,180 @@
+"""The table of config.py's settings: flag, type, what each allows, which of them decide a caption.
+
+Adding a setting means one line in config.py and one in SETTINGS.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import config
+from support.errors import SettingError
+
+NUMBER = (int, float)
+KIND_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    str: "text",
+    bool: "True or False",
+    NUMBER: "a number",
+}
+FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{,90}\.json"
+FILE_NAMES = ("IMAGE_EMBEDDING_DB", "CAPTION_DB", "CAPTION_EMBEDDING_DB")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of config.py: its flag, type and what it allows."""
+
+    name: str
+    flag: str | None
+    kind: type | tuple[type, ...]
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    # Whether another value may give an image another caption. No default: it has to be said.
+    decides_caption: bool = field(kw_only=True)
+    choices: tuple[str, ...] = ()
+    optional: bool = False  # None is allowed
+    empty: bool = False  # "" is allowed
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` can be used."""
+        if value is None:
+            return self.optional
+        kinds = self.kind if isinstance(self.kind, tuple) else (self.kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            return False
+        if isinstance(value, str):
+            chosen = not self.choices or value in self.choices
+            return chosen and "\0" not in value and (self.empty or bool(value.strip()))
+        # NaN is neither above nor below a limit, so the limits are asked for the other way round.
+        assert isinstance(value, bool | int | float)
+        above = self.low is None or value >= self.low
+        below = self.high is None or value <= self.high
+        return above and below and value == value
+
+    def allowed(self) -> str:
+        """What can be used, in words."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        text = KIND_NAMES[self.kind]
+        if self.low is not None:
+            text += f" from {self.low}"
+        if self.high is not None:
+            text += f" to {self.high}"
+        return text + (", or None" if self.optional else "")
+
+
+# The order of those that decide a caption is part of a run's name: another order would caption
+# everything again. tests/test_old_files.py holds this.
+# fmt: off
+SETTINGS = (
+    Setting("DATASET_NAME", "--dataset", str,
+            "Hub dataset, or a folder of images with captions.txt", decides_caption=False),
+    Setting("DATASET_REVISION", None, str, optional=True, decides_caption=False),
+    Setting("DATASET_SPLIT", "--split", str, "one split; default: all",
+            optional=True, decides_caption=False),
+    Setting("IMAGE_COLUMN", "--image-column", str, "default: recognised",
+            optional=True, decides_caption=False),
+    Setting("CAPTION_COLUMN", "--caption-column", str, "default: recognised",
+            optional=True, decides_caption=False),
+    Setting("EXPERIMENT_SAMPLES", "--experiment-samples", int, "images set aside as queries", 1,
+            decides_caption=False),
+    Setting("EXPERIMENT_IMAGE_INDEX", "--index", int, "which experiment image to caption", 0,
+            decides_caption=False),
+    Setting("TOTAL_SAMPLES", "--total-samples", int, "use only so many images", 2,
+            optional=True, decides_caption=False),
+    Setting("CLIP_MODEL_NAME", "--clip-model", str, "CLIP or SigLIP: Hub name or folder",
+            decides_caption=False),  # the models decide captions too; runs record them apart
+    Setting("VLM_MODEL_NAME", "--vlm-model", str, "vision-language model: Hub name or folder",
+            decides_caption=False),
+    Setting("CAPTION_EMBEDDING_MODEL", "--text-model", str,
+            "sentence-transformers model: Hub name or folder", decides_caption=False),
+    Setting("CLIP_REVISION", None, str, optional=True, decides_caption=False),
+    Setting("VLM_REVISION", None, str, optional=True, decides_caption=False),
+    Setting("CAPTION_EMBEDDING_REVISION", None, str, optional=True, decides_caption=False),
+    Setting("CAPTION_QUERY_PROMPT", "--query-prompt", str, "text put before a text query",
+            optional=True, empty=True, decides_caption=False),
+    Setting("TOP_K_SIMILAR", "--top-k", int, "how many similar images", 1, decides_caption=True),
+    Setting("CAPTIONS_PER_NEIGHBOR", "--captions-per-neighbor", int,
+            "captions of each similar image in the prompt", 1, decides_caption=True),
+    Setting("USE_GENERATED_AS_CONTEXT", "--no-generated-context", bool,
+            "do not show captions written earlier as context", decides_caption=True),
+    Setting("SEARCH_WORD_WEIGHT", "--word-weight", NUMBER,
+            "in a search by text, of words in common; 0 = none", 0, 1, decides_caption=False),
+    Setting("MAX_CONTEXT_CAPTION_CHARS", None, int, "", 1, decides_caption=True),
+    Setting("PROMPT_TEMPLATE", None, str, decides_caption=True),
+    Setting("PROMPT_WITHOUT_CONTEXT", None, str, decides_caption=True),
+    Setting("MAX_NEW_TOKENS", "--max-new-tokens", int, "longest caption, in tokens", 1, 4096,
+            decides_caption=True),
+    Setting("NUM_BEAMS", "--num-beams", int, "beams of the search for a caption; 1 = greedy", 1, 64,
+            decides_caption=True),
+    Setting("TEMPERATURE", "--temperature", NUMBER, "0 = greedy, above 0 samples", 0, 10,
+            decides_caption=True),
+    Setting("VLM_IMAGE_SPLITTING", None, bool, decides_caption=True),
+    Setting("RANDOM_SEED", "--seed", int, "decides which images are set aside",
+            -(2**63), 2**63 - 1, decides_caption=True),
+    Setting("DTYPE", "--dtype", str, "of the models",
+            choices=("auto", "float32", "bfloat16", "float16"), decides_caption=True),
+    Setting("DEVICE", "--device", str, "auto, cpu, cuda, cuda:1, mps", decides_caption=False),
+    Setting("IMAGE_BATCH_SIZE", "--image-batch-size", int, "images per CLIP batch", 1, 65536,
+            decides_caption=False),
+    Setting("VLM_BATCH_SIZE", "--vlm-batch-size", int, "images per captioning batch", 1, 65536,
+            decides_caption=False),
+    Setting("TEXT_BATCH_SIZE", "--text-batch-size", int, "captions per embedding batch", 1, 65536,
+            decides_caption=False),
+    Setting("DB_DIR", "--db-dir", str, "folder of the databases", decides_caption=False),
+    Setting("IMAGE_EMBEDDING_DB", None, str, decides_caption=False),
+    Setting("CAPTION_DB", None, str, decides_caption=False),
+    Setting("CAPTION_EMBEDDING_DB", None, str, decides_caption=False),
+    Setting("RESULTS_DIR", "--results-dir", str, "folder of the results", decides_caption=False),
+    Setting("MODE", "--mode", str, "demo when the Hub is out of reach, never, or always",
+            choices=("auto", "hub", "demo"), decides_caption=False),
+    Setting("SHOW_PROGRESS", None, bool, decides_caption=False),
+)
+# fmt: on
+
+
+def caption_settings() -> dict[str, Any]:
+    """The settings that decide a caption, as results record them: lower-case name -> value."""
+    deciding = [setting.name for setting in SETTINGS if setting.decides_caption]
+    return {name.lower(): getattr(config, name) for name in deciding}
+
+
+def check_settings() -> None:
+    """Raises SettingError, naming setting, value and what is allowed, for the first bad setting."""
+    for setting in SETTINGS:
+        _check_value(setting)
+    _check_file_names()
+    if "{captions}" not in config.PROMPT_TEMPLATE:
+        raise SettingError(
+            "PROMPT_TEMPLATE must contain {captions}, where the captions of similar images go."
+        )
+    if config.EXPERIMENT_SAMPLES <= config.EXPERIMENT_IMAGE_INDEX:
+        raise SettingError(
+            f"EXPERIMENT_IMAGE_INDEX (--index) is {config.EXPERIMENT_IMAGE_INDEX}; it must be 0 to "
+            f"{config.EXPERIMENT_SAMPLES - 1} (EXPERIMENT_SAMPLES is {config.EXPERIMENT_SAMPLES})."
+        )
+
+
+def _check_value(setting: Setting) -> None:
+    if not hasattr(config, setting.name):
+        raise SettingError(
+            f"config.py has no {setting.name} any more. It must be {setting.allowed()}."
+        )
+    value = getattr(config, setting.name)
+    if not setting.allows(value):
+        flag = f" ({setting.flag})" if setting.flag else ""
+        raise SettingError(
+            f"{setting.name}{flag} is {value!r}; it must be {setting.allowed()}. Change it in "
+            f"config.py{' or with the flag' if flag else ''}."
+        )
+
+
+def _check_file_names() -> None:
+    names = [getattr(config, name) for name in FILE_NAMES]
+    if not all(re.fullmatch(FILE_NAME, name) for name in names) or len(set(names)) < len(names):
+        raise SettingError(
+            f"{', '.join(FILE_NAMES)} are {names}; they must be three different file names without "
+            "folders, of letters, digits, '-', '_' and '.', that end in .json."
+        )

@@ -1,0 +1,1 @@
+"""Where images and captions come from: folders, lists of captions, tables, image files."""

@@ -1,0 +1,1 @@
+"""Files that survive a crash: atomic replacement, JSON documents, tables, a journal, a lock."""

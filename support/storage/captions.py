@@ -1,0 +1,104 @@
+"""captions.json: the original and generated captions of each image."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from support.storage.documents import Document, Header, Records, readable_records
+from support.storage.errors import DamagedFile, keep_corrupt_copy
+
+LARGEST_INDEX = 2**53  # beyond it, programs that read JSON numbers as floats would confuse two
+CaptionRecord = dict[str, Any]  # index, image, original_index, captions, generated
+CAPTION_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "index": int,
+    "image": str,
+    "original_index": (int, type(None)),
+    "captions": list,
+    "generated": (dict, type(None)),
+}
+
+
+class CaptionTable(Document):
+    """Content hash -> record."""
+
+    records: dict[str, CaptionRecord]
+    next_index: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def compaction(self) -> str | None:
+        """The mark of the compaction that wrote the file.
+
+        None without a file, or in one from elsewhere. Its key on disk is "fold".
+        """
+        return self.header.get("fold")
+
+    def mark(self, compaction: str | None) -> None:
+        """Sets the mark that the next save writes."""
+        self.header["fold"] = compaction
+
+    def update(self, records: Records) -> None:
+        taken: dict[int, str] = {}
+        for key, record in records.items():
+            check_caption_record(key, record)
+            index = record["index"]
+            other = taken.setdefault(index, self._owners.get(index, key))
+            if other != key:
+                raise ValueError(
+                    f"records {other[:80]!r} and {key[:80]!r} have the same index {index}"
+                )
+        for key, record in records.items():
+            if key in self.records:
+                self._owners.pop(self.records[key]["index"], None)
+            self.records[key] = record
+            self.next_index = max(self.next_index, record["index"] + 1)
+        self._owners.update(taken)
+
+    def try_update(self, records: Records) -> bool:
+        """Adds or replaces records unless one is bad; whether it did."""
+        try:
+            self.update(records)
+        except ValueError:
+            return False
+        return True
+
+    def salvage(self) -> list[str]:
+        """Keeps the readable records of a damaged file; returns what could not be kept."""
+        try:
+            self.load()
+            return []
+        except DamagedFile:
+            copy = keep_corrupt_copy(self.path)
+        self._replace_records({})
+        lost = 0
+        for record in readable_records(self.path.read_bytes()):
+            lost += not self.try_update(record)
+        kept = f"{len(self)} records kept, {lost} could not be read (see {copy.name})."
+        return [f"{self.path} was damaged: {kept}"]
+
+    def _adopt_header(self, header: Header) -> None:
+        self.mark(header.get("fold"))
+
+    def _replace_records(self, records: Records) -> None:
+        self.records, self.next_index = {}, 0
+        self._owners: dict[int, str] = {}  # index -> key: no two images share a number
+        self.update(records)
+
+    def _iter_records(self) -> Iterator[tuple[str, Any]]:
+        return iter(self.records.items())
+
+
+def check_caption_record(key: str, record: Any) -> None:
+    """Raises ValueError for a record that is not one of captions.json."""
+    if not isinstance(record, dict) or set(record) != set(CAPTION_FIELDS):
+        raise ValueError(f"record {key[:80]!r} has not the fields {sorted(CAPTION_FIELDS)}")
+    for name, kind in CAPTION_FIELDS.items():
+        if not isinstance(record[name], kind) or isinstance(record[name], bool):
+            raise ValueError(f"record {key[:80]!r} has a wrong {name}")
+    if not 0 <= record["index"] < LARGEST_INDEX:
+        raise ValueError(f"record {key[:80]!r} has the index {record['index']}")
+    generated = record["generated"] or {"caption": ""}
+    captions = (*record["captions"], generated.get("caption"))
+    if not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"record {key[:80]!r} has a caption that is no text")

@@ -1,0 +1,97 @@
+"""The documents of a folder in memory, kept up to date with the journal; reads without a lock."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from support.errors import DatabaseError
+from support.storage.captions import CaptionTable
+from support.storage.documents import Header
+from support.storage.errors import damaged
+from support.storage.journal import Journal, JournalHeader, Position, Updates
+from support.storage.vectors import VectorTable
+
+
+class Snapshot:
+    """The captions, the vector tables that were opened, and how much of the journal they hold."""
+
+    def __init__(self, folder: Path, captions: CaptionTable, journal: Journal):
+        self.captions = captions
+        self.tables: dict[str, CaptionTable | VectorTable] = {captions.path.name: captions}
+        self._folder = folder
+        self._journal = journal
+        self._position: Position | None = None  # None: everything must be read again
+
+    def refresh(self) -> Position:
+        """Applies what has been written since; the journal's position reached."""
+        # Whatever stops this before its end, the next look reads everything again.
+        position, self._position = self._position, None
+        news = self._journal.read_after(position) if position else None
+        updates, position = news or self._load()
+        self._apply(updates)
+        self._position = position
+        return position
+
+    def apply(self, updates: Updates, position: Position) -> None:
+        """Applies an update that this process has written, up to `position`."""
+        self.forget()
+        self._apply([updates])
+        self._position = position
+
+    def forget(self) -> None:
+        """Lets the next refresh read everything again."""
+        self._position = None
+
+    def resume(self, position: Position) -> None:
+        """Says that the tables hold all of a journal that was just started, up to `position`."""
+        self._position = position
+
+    def vectors(self, name: str, header: Header) -> VectorTable:
+        """The vector table in the file `name`, opened once. Raises DatabaseError: does not fit."""
+        table = self.tables.get(name)
+        if table is None:
+            table = VectorTable(self._folder / name, header)
+            self.tables[name] = table
+            self.forget()
+            try:
+                self.refresh()
+            except BaseException:
+                del self.tables[name]
+                raise
+        assert isinstance(table, VectorTable)
+        table.check_fits(header)
+        return table
+
+    def mismatch(self, header: JournalHeader) -> str | None:
+        """What is wrong when captions.json is missing, or does not belong to the journal."""
+        path, journal = self.captions.path, self._journal.path.name
+        if self.captions.compaction in (header.compaction, header.next_compaction):
+            return None
+        if not path.exists():
+            return f"{path} is missing; {journal} holds only what came after it."
+        return f"{path} and {journal} do not belong together: updates between them may be missing."
+
+    def _load(self) -> tuple[list[Updates], Position]:
+        """Loads the documents, and reads the journal, as they were at one moment."""
+        while True:
+            header = self._journal.header()
+            for table in self.tables.values():
+                table.load()
+            updates, position = self._journal.read()
+            if position.header == header:
+                break  # else a compaction came in between
+        if mismatch := self.mismatch(header):
+            raise DatabaseError(
+                f"{mismatch} Restore two files that belong together, or run with --rebuild to go "
+                "on with what they hold."
+            )
+        return updates, position
+
+    def _apply(self, updates: Iterable[Updates]) -> None:
+        for update in updates:
+            for name, records in update.items():
+                if name in self.tables:
+                    try:
+                        self.tables[name].update(records)
+                    except ValueError as error:
+                        reason = f"an update of {name}: {error}"
+                        raise damaged(self._journal.path, reason) from error

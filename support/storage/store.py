@@ -1,0 +1,178 @@
+"""A folder of documents with a journal: an update is one synced line, whatever their size.
+
+An update is appended to the journal before it is reported as done. Compaction replaces the
+documents whole (temporary file, fsync, rename) and then starts an empty journal. Applying a line
+twice changes nothing, so a crash between those steps loses and doubles nothing. Writers hold a lock
+for the time of an update; readers need none.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from support.errors import DatabaseError
+from support.storage.captions import CaptionTable
+from support.storage.documents import Header, Records, read_document
+from support.storage.errors import DamagedFile, unwritable
+from support.storage.journal import Journal, JournalHeader, Position, Updates
+from support.storage.lock import WriterLock
+from support.storage.snapshot import Snapshot
+from support.storage.vectors import VectorTable
+
+log = logging.getLogger("captioning")
+
+JOURNAL_BYTES = 8 * 2**20  # compacted when it is larger than this and than half of the documents
+
+
+class Store:
+    """The documents and the journal of a folder, read and written.
+
+    `rebuild` keeps what can be read of damaged files. Raises DatabaseError, naming the file and the
+    way out, for files that are damaged, of a newer format, or locked.
+    """
+
+    def __init__(self, folder: Path, captions: CaptionTable, rebuild: bool = False):
+        self.folder = folder
+        self.captions = captions
+        self.lock = WriterLock(folder)
+        self.journal = Journal(folder / "journal.jsonl")
+        self.snapshot = Snapshot(folder, captions, self.journal)
+        self._wrote = False
+        with unwritable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if rebuild:
+            self._salvage()
+        if not self.journal.path.exists():
+            self._start()
+        self.snapshot.refresh()
+
+    # --- Updates ----------------------------------------------------------------------------------
+    def update(self, changes: Callable[[], Updates]) -> None:
+        """Appends what `changes` computes from the newest state to the journal, then applies it."""
+        with self.lock.held():
+            position = self._catch_up()
+            updates = {name: records for name, records in changes().items() if records}
+            if updates:
+                self.snapshot.forget()
+                position = self.journal.append(updates, position)
+                self.snapshot.apply(updates, position)
+                self._wrote = True
+            documents = sum(table.bytes_on_disk() for table in self.snapshot.tables.values())
+            if self.journal.size() > max(JOURNAL_BYTES, documents // 2):
+                self._compact()
+
+    def _catch_up(self) -> Position:
+        """Reads the newest state and cuts off half a line at the journal's end. Lock held."""
+        position = self.snapshot.refresh()
+        if self.journal.cut_half_line(position):
+            log.warning(
+                "%s ended in half an update, of a program that was stopped: left out.",
+                self.journal.path,
+            )
+        return position
+
+    # --- Compaction -------------------------------------------------------------------------------
+    def compact_if_free(self) -> None:
+        """Compacts the journal if this process has written, and no other writes at this moment."""
+        if self._wrote and self.journal.path.exists():
+            with self.lock.held_if_free() as held:
+                if held:  # else the other process will compact it
+                    self._catch_up()
+                    self._compact()
+
+    def _compact(self) -> None:
+        """Writes the captions and every document with updates, then empties the journal.
+
+        With the lock held.
+        """
+        updates, position = self.journal.read()
+        header = JournalHeader.new(position.header.next_compaction)
+        self.snapshot.forget()
+        self.captions.mark(header.compaction)
+        self.captions.save()
+        left: list[Updates] = []
+        updated = set().union(*updates) - {self.captions.path.name}
+        for name in sorted(updated):
+            theirs = [update[name] for update in updates if name in update]
+            if name in self.snapshot.tables:
+                self.snapshot.tables[name].save()
+            elif (self.folder / name).exists() and not self._compact_unopened(name, theirs):
+                left += [{name: records} for records in theirs]
+        self.snapshot.resume(self.journal.start(header, left))
+
+    def _compact_unopened(self, name: str, updates: Iterable[Records]) -> bool:
+        """Writes the vectors of a model this process does not use; False if they are damaged.
+
+        Then they are left to a process that uses them.
+        """
+        try:
+            table = VectorTable.read(self.folder / name)
+            for records in updates:
+                table.update(records)
+        except (DatabaseError, ValueError):
+            return False
+        table.save()
+        return True
+
+    # --- Starting and rebuilding ------------------------------------------------------------------
+    def _start(self) -> None:
+        """Starts a journal, unless another process just has."""
+        with self.lock.held():
+            if self.journal.path.exists():
+                return
+            self.captions.load()
+            if self.captions.path.exists():
+                held = self.captions.path.name
+                log.warning("%s; going on with what %s holds.", self.journal.missing(), held)
+            self.journal.start(JournalHeader.new(self.captions.compaction))
+
+    def start_vectors(self, name: str, header: Header, replace: bool = False) -> None:
+        """Makes an empty vector file, and drops the journal's updates for it.
+
+        With `replace`, in place of an existing one. The journal is replaced first, because a crash
+        must not leave old updates beside the new file, and again afterwards, so that others notice.
+        """
+        with self.lock.held():
+            path = self.folder / name
+            if path.exists() and not replace:
+                return
+            with suppress(DamagedFile):  # a copy is kept; a file of a newer format is refused
+                if path.exists():
+                    read_document(path)
+            self._catch_up()
+            updates, position = self.journal.read()
+            for update in updates:
+                update.pop(name, None)
+            others = [update for update in updates if update]
+            self._restart_journal(position.header, others)
+            VectorTable(path, header).save()
+            self._restart_journal(position.header, others)
+            self.snapshot.tables.pop(name, None)
+
+    def _restart_journal(self, header: JournalHeader, updates: Iterable[Updates]) -> None:
+        self.snapshot.forget()
+        self.journal.start(JournalHeader.new(header.compaction, header.next_compaction), updates)
+
+    def _salvage(self) -> None:
+        """Keeps what can be read of captions and journal, where they are damaged or do not fit."""
+        captions = self.captions
+        with self.lock.held():
+            if not (self.journal.path.exists() or captions.path.exists()):
+                return
+            updates, lost = self.journal.salvage()
+            lost += captions.salvage()
+            if not lost and (mismatch := self.snapshot.mismatch(self.journal.header())):
+                lost.append(mismatch)
+            kept = [u for u in updates if captions.try_update(u.get(captions.path.name, {}))]
+            if len(kept) < len(updates):
+                left_out = f"{len(updates) - len(kept)} updates in {self.journal.path}"
+                lost.append(f"{left_out} do not fit and are left out.")
+            if lost:
+                header = JournalHeader.new(uuid.uuid4().hex)
+                captions.mark(header.compaction)
+                captions.save()
+                self.journal.start(header, kept)
+        for what in lost:
+            log.warning("--rebuild: %s", what)
