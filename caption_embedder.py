@@ -65,7 +65,7 @@ class CaptionEmbedder:
 
 
 def load_caption_embedder(ref: ModelRef) -> CaptionEmbedder:
-    """The text model of `ref`, loaded once a process."""
+    """The text model of `ref`, loaded once per process."""
     return models.load_once("text", ref, lambda *where: _build(ref.name, *where))
 
 
@@ -80,7 +80,7 @@ def query_prompt(name: str) -> str | None:
 def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> CaptionEmbedder:
     from sentence_transformers import SentenceTransformer
 
-    settings = {key: value for key, value in arguments.items() if key != "dtype"}
+    settings = models.without_dtype(arguments)
     dtype = {"dtype": arguments["dtype"]}
     model = SentenceTransformer(path, device=device, model_kwargs=dtype, **settings).eval()
     dimension = model.get_embedding_dimension()

@@ -1,6 +1,6 @@
 """Stage 1: a dataset of captioned images, split into experiments (queries) and gallery.
 
-The gallery are the "training" images: those whose captions give context.
+The gallery is the "training" images, whose captions give context.
 """
 
 import hashlib

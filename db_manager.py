@@ -20,7 +20,6 @@ import numpy as np
 
 import config
 from support.errors import DatabaseError
-from support.hub.revisions import locate
 from support.records import GeneratedCaption, ModelRef, Sample
 from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.documents import Header, read_header
@@ -81,14 +80,6 @@ class DatabaseManager:
         """The unit vectors of captions by this model, by text."""
         return self._vectors(config.CAPTION_EMBEDDING_DB, ref, {"dimension": dimension})
 
-    def locate_image_model(self, ref: ModelRef) -> ModelRef:
-        """`ref` with its files, at the revision that its vectors here were made with. HubError."""
-        return locate(ref, self.recorded_revision(config.IMAGE_EMBEDDING_DB, ref))
-
-    def locate_text_model(self, ref: ModelRef) -> ModelRef:
-        """`ref` with its files, at the revision that its vectors here were made with. HubError."""
-        return locate(ref, self.recorded_revision(config.CAPTION_EMBEDDING_DB, ref))
-
     def recorded_revision(self, file: str, ref: ModelRef) -> str | None:
         """The revision that a model's vectors were made with; None without any, or on a rebuild."""
         name = self._vector_file(file, ref)
@@ -137,11 +128,11 @@ class DatabaseManager:
             return {config.CAPTION_DB: records}
 
         self.refresh()
-        if changes()[config.CAPTION_DB]:  # who only reads needs no lock
+        if changes()[config.CAPTION_DB]:  # without changes no lock is needed
             self._store.update(changes)
 
     def add_generated(
-        self, sample: Sample, generated: GeneratedCaption, vectors: VectorTable, vector: np.ndarray
+        self, sample: Sample, generated: GeneratedCaption, table: VectorTable, vector: np.ndarray
     ) -> int:
         """Records a generated caption, replacing an earlier one, and the image's vector (D,).
 
@@ -155,7 +146,7 @@ class DatabaseManager:
             record["generated"] = {"caption": clean_text(generated.caption), **generated.made_with}
             return {
                 config.CAPTION_DB: {sample.content_hash: record},
-                self._name(vectors): vectors.encode({sample.content_hash: vector}),
+                self._name(table): table.encode({sample.content_hash: vector}),
             }
 
         self._store.update(changes)

@@ -80,14 +80,14 @@ class ImageEmbedder:
 
 
 def load_image_embedder(ref: ModelRef) -> ImageEmbedder:
-    """The image model of `ref`, loaded once a process."""
+    """The image model of `ref`, loaded once per process."""
     return models.load_once("clip", ref, lambda *where: _build(ref.name, *where))
 
 
 def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> ImageEmbedder:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    without_dtype = {key: value for key, value in arguments.items() if key != "dtype"}
+    without_dtype = models.without_dtype(arguments)
     processor = AutoImageProcessor.from_pretrained(path, backend=BACKEND, **without_dtype)
     model = AutoModel.from_pretrained(path, **arguments).to(device).eval()
     if not hasattr(model, "get_image_features"):

@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+import config
 import demo
 from caption_embedder import embed_captions, load_caption_embedder
 from cli import flags, output, process
@@ -40,7 +41,7 @@ from similarity_search import Pool
 from support.errors import PipelineError
 from support.hub.names import configured_models, resolve_names
 from support.hub.revisions import locate
-from support.records import Models, Neighbor, Sample
+from support.records import ModelRef, Models, Neighbor, Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_images
@@ -57,7 +58,7 @@ def initialize_system(own_images: bool = False, rebuild: bool = False) -> System
     with what to do.
     """
     system = open_system(own_images, rebuild)
-    _models(system)  # a download or a refusal comes before the long work
+    _locate_models(system)  # a download or a refusal comes before the long work
     embed_images(system)
     return system
 
@@ -107,7 +108,7 @@ def search_images(
     """The `top_k` images that fit `query` best.
 
     A text is compared with their captions, an image (a path or a PIL image) with their looks. A
-    text that ends as image files do is taken for a path.
+    text with the suffix of an image file is taken for a path.
     """
     system = System(dataset_loader, db_manager)
     if is_text(query):
@@ -129,12 +130,12 @@ def evaluate_retrieval(
     """
     chosen = evaluation.check_arms(arms)
     system = System(dataset_loader, db_manager)
-    models = _models(system)
+    models = _locate_models(system)
     embedder, table = embed_images(system)
     pipeline = evaluation.Pipeline(
-        images=embedder,
+        image_embedder=embedder,
         captioner=load_captioner(models.vlm),
-        texts=load_caption_embedder(models.text),
+        caption_embedder=load_caption_embedder(models.text),
         pool=system.pool(table, generated=False),
         made_with=made_with(dataset_loader, models),
         extra=SCORES if dataset_loader.name == demo.EMBEDDED.label else None,
@@ -156,7 +157,8 @@ def open_system(own_images: bool = False, rebuild: bool = False) -> System:
 
 def embed_images(system: System) -> EmbeddedImages:
     """Stage 2: embeds the images that config's model has not seen: gallery and captioned ones."""
-    ref = system.db_manager.locate_image_model(model_refs(system.dataset_loader.mode).clip)
+    clip = model_refs(system.dataset_loader.mode).clip
+    ref = _located(system, config.IMAGE_EMBEDDING_DB, clip)
     return embed_dataset(system.dataset_loader, ref, system.db_manager)
 
 
@@ -170,15 +172,15 @@ def run_stages(
     dataset_loader, db_manager = system
     db_manager.refresh()
     embedder, table = embed_images(system)
-    models = _models(system)
-    pool = pool or system.pool(table)
-    source, clock = made_with(dataset_loader, models), Clock()
+    models = _locate_models(system)
+    pool = system.pool(table) if pool is None else pool
+    origin, clock = made_with(dataset_loader, models), Clock()
 
     images = [sample.image for sample in samples]
     vectors = clock.time("image_embedding", embedder.embed, images)
     neighbors = clock.time("similarity_search", pool.neighbors_of, samples, vectors)
     prompts = clock.time("prompt", build_prompts, neighbors)
-    made = clock.time("captioning", write_captions, images, prompts, models.vlm, source, run)
+    made = clock.time("captioning", write_captions, images, prompts, models.vlm, origin, run)
     add = db_manager.add_all_generated
     indices = clock.time("database_update", add, samples, made, table, vectors)
     captions = [caption.caption for caption in made]
@@ -190,7 +192,7 @@ def _run_all(samples: Sequence[Sample], system: System, recaption: bool) -> Outc
     """Stages 3 to 7 for those of `samples` that no run with the same identity has finished."""
     system.db_manager.refresh()
     _, table = embed_images(system)
-    run, pool, done = resume_run(system, table, _models(system), recaption)
+    run, pool, done = resume_run(system, table, _locate_models(system), recaption)
     return caption_all(samples, lambda batch: run_stages(batch, system, pool, run), done)
 
 
@@ -200,7 +202,7 @@ def _search_text(query: str, system: System, top_k: int | None = None) -> list[N
     system.db_manager.refresh()
     # The text model alone: a search by text must not wait for a download of the others.
     refs = model_refs(system.dataset_loader.mode)
-    text_model = system.db_manager.locate_text_model(refs.text)
+    text_model = _located(system, config.CAPTION_EMBEDDING_DB, refs.text)
     return search_by_text(text, system, text_model, top_k)
 
 
@@ -215,21 +217,30 @@ def model_refs(mode: str) -> Models:
     return demo.EMBEDDED.models() if mode == "demo" else configured_models()
 
 
-def _models(system: System) -> Models:
-    """The three models at their revisions."""
+def _locate_models(system: System) -> Models:
+    """The three models with their files, downloaded where they are missing."""
     refs = model_refs(system.dataset_loader.mode)
     return Models(
-        clip=system.db_manager.locate_image_model(refs.clip),
+        clip=_located(system, config.IMAGE_EMBEDDING_DB, refs.clip),
         vlm=locate(refs.vlm),
-        text=system.db_manager.locate_text_model(refs.text),
+        text=_located(system, config.CAPTION_EMBEDDING_DB, refs.text),
     )
+
+
+def _located(system: System, file: str, ref: ModelRef) -> ModelRef:
+    """`ref` with its files, at the revision that its vectors in the databases were made with."""
+    return locate(ref, system.db_manager.recorded_revision(file, ref))
 
 
 # --- The command line -----------------------------------------------------------------------------
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     arguments = flags.parse(argv)
-    commands = {"caption": _caption_command, "search": _search, "evaluate": _evaluate}
+    commands = {
+        "caption": _caption_command,
+        "search": _search_command,
+        "evaluate": _evaluate_command,
+    }
     return process.run(commands[arguments.command], arguments)
 
 
@@ -271,7 +282,7 @@ def _caption_all(system: System, recaption: bool) -> int:
     return output.report_failures(outcome.failures_text(len(samples)))
 
 
-def _search(arguments: Namespace) -> int:
+def _search_command(arguments: Namespace) -> int:
     # A file that cannot be read is reported before the dataset is opened and models are loaded.
     image = None if arguments.image is None else own_sample(arguments.image)
     system = open_system(rebuild=hasattr(arguments, "rebuild"))
@@ -283,7 +294,7 @@ def _search(arguments: Namespace) -> int:
     return 0
 
 
-def _evaluate(arguments: Namespace) -> int:
+def _evaluate_command(arguments: Namespace) -> int:
     arms = evaluation.check_arms(arguments.arms)
     metrics.check_packages()
     system = initialize_system(rebuild=hasattr(arguments, "rebuild"))
@@ -291,8 +302,8 @@ def _evaluate(arguments: Namespace) -> int:
         experiments = system.dataset_loader.get_experiment_data()
         evaluation.check_samples(arguments.samples, experiments)
         outcome = evaluate_retrieval(*system, arguments.samples, arms)
-    paths = tables.save_evaluation(outcome, SCORES.headings)
-    print(tables.evaluation_table(outcome, SCORES.headings))
+    paths = tables.save_evaluation(outcome, SCORES)
+    print(tables.evaluation_table(outcome, SCORES))
     print("Saved: " + ", ".join(map(str, paths)))
     return 0
 

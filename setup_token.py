@@ -16,7 +16,7 @@ from pathlib import Path
 
 import config
 from support.errors import HubError, PipelineError
-from support.hub.connection import why_unreachable
+from support.hub.connection import probe_hub
 from support.hub.errors import errors_explained, licence_page
 from support.hub.names import is_local
 from support.hub.token import (
@@ -116,7 +116,7 @@ def account(token: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    reason = why_unreachable()
+    reason = probe_hub()
     if reason:
         raise HubError(
             f"The Hugging Face Hub cannot be reached ({reason}), so the token cannot be verified. "

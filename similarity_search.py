@@ -173,7 +173,7 @@ class CaptionPool:
         `rows`: caption -> row of `matrix` (N, D), float32 unit rows. The
         similarity is a weighted mean of the cosine of the image's best caption and the share of the
         text's words in all its captions (config.SEARCH_WORD_WEIGHT): one vector may miss a name or
-        one of several conditions, and several captions may tell what none tells alone.
+        one of several conditions, and several captions may say together what none says alone.
         """
         scores = matrix @ query  # (N,)
         best: list[SearchedCaption] = []  # of each image the caption most like the query

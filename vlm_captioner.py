@@ -97,7 +97,7 @@ def write_captions(
 
 
 def load_captioner(ref: ModelRef) -> Captioner:
-    """The VLM of `ref`, loaded once a process."""
+    """The VLM of `ref`, loaded once per process."""
     splitting = config.VLM_IMAGE_SPLITTING
 
     def build(path: str, arguments: dict[str, Any], device: str) -> Captioner:
@@ -109,7 +109,7 @@ def load_captioner(ref: ModelRef) -> Captioner:
 def _build(path: str, arguments: dict[str, Any], device: str, splitting: bool) -> Captioner:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    without_dtype = {key: value for key, value in arguments.items() if key != "dtype"}
+    without_dtype = models.without_dtype(arguments)
     processor = AutoProcessor.from_pretrained(path, backend="pil", **without_dtype)
     model: Any = AutoModelForImageTextToText.from_pretrained(path, **arguments)
     takes_prompt = bool(getattr(processor, "chat_template", None))

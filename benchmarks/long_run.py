@@ -10,7 +10,7 @@ from tests import attacks
 def main(updates: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         outcome = attacks.long_run(Path(folder), updates)
-    print("updates  resident MiB  file handles  ms an update")
+    print("updates  resident MiB  file handles  ms per update")
     for mark in outcome["marks"]:
         each = 1000 * mark["s"] / (updates / len(outcome["marks"]))
         print(

@@ -23,7 +23,7 @@ WEIGHTS = (0, 0.15)
 
 
 def main() -> None:
-    """Prints recall@1 and recall@5 for each weight, with four captions an image and with one."""
+    """Prints recall@1 and recall@5 for each weight, with four captions per image and with one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("captions", type=Path, help="lines of name.jpg#number<TAB>caption")
     texts = read_captions(parser.parse_args().captions)
@@ -36,7 +36,7 @@ def main() -> None:
             config.SEARCH_WORD_WEIGHT = weight
             places = places_of([(row[-1], row[:shown]) for row in texts], rows, vectors)
             recalls = "  ".join(f"recall@{k} {np.mean(places < k):.3f}" for k in (1, 5))
-            print(f"{shown} captions an image, weight {weight:<4}  {recalls}", flush=True)
+            print(f"{shown} captions per image, weight {weight:<4}  {recalls}", flush=True)
 
 
 def read_captions(path: Path) -> list[list[str]]:

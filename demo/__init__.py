@@ -148,5 +148,6 @@ EMBEDDED = Demo(
     folder=lambda: SCENES_FOLDER,
     prepare_dataset=lambda: prepare_scenes(),
     models=models,
+    knows="the demo's drawings only",
     database_suffix="-tried-with-demo",
 )

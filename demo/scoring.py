@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
-from support.scoring import ExtraScores
+from support.extra_scores import ExtraScores
 
 _ANY_NAME = r"\b(?:" + "|".join(PLACE_NAMES) + r")\b"
 _NAMED = re.compile(r"(?:\b(?:at|of|to) )?" + _ANY_NAME, re.IGNORECASE)
@@ -71,5 +71,6 @@ SCORES = ExtraScores(
         "ground": ("ground", "{:.1%}"),
     },
     score=scene_scores,
+    masked_heading="CIDEr, places masked",
     mask=mask_places,
 )

@@ -30,9 +30,9 @@ from prompt_generator import build_prompt, context_captions
 from similarity_search import Pool
 from support.batches import batches
 from support.errors import ImageError, SettingError
+from support.extra_scores import ExtraScores
 from support.records import Neighbor, Sample
 from support.result import MadeWith
-from support.scoring import ExtraScores
 from support.settings import caption_settings
 from support.storage.errors import unwritable
 from support.storage.strict_json import to_json
@@ -50,12 +50,12 @@ Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions tha
 class Pipeline:
     """The loaded models, and where neighbors are found."""
 
-    images: ImageEmbedder
+    image_embedder: ImageEmbedder
     captioner: Captioner
-    texts: CaptionEmbedder
+    caption_embedder: CaptionEmbedder
     pool: Pool  # original captions only
     made_with: MadeWith
-    extra: ExtraScores | None = None  # of the demo's scenes
+    extra: ExtraScores | None = None  # where captions can be parsed
 
 
 def check_arms(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -87,7 +87,8 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
     for arm in arms:
         _caption_arm(arm, samples, contexts[arm], pipeline, progress)
     rows = {arm: progress.rows(arm, samples) for arm in arms}
-    scorer = Scorer(samples, vectors, pipeline.images, pipeline.texts, pipeline.extra)
+    models = pipeline.image_embedder, pipeline.caption_embedder
+    scorer = Scorer(samples, vectors, *models, pipeline.extra)
     outcome = {
         **pipeline.made_with,
         "settings": caption_settings(),
@@ -122,7 +123,7 @@ def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
     """(N, D) float32 unit rows of the samples' images, decoded a batch at a time."""
     parts = []
     for batch in batches(samples, config.IMAGE_BATCH_SIZE, "Embedding images", "image"):
-        parts.append(pipeline.images.embed([sample.image for sample in batch]))
+        parts.append(pipeline.image_embedder.embed([sample.image for sample in batch]))
     return np.concatenate(parts)
 
 
@@ -213,7 +214,7 @@ def _write(
     """The captions of a batch, with the prompts that the model was shown (None without one)."""
     shown: list[str | None]
     if arm in ("nearest", "consensus"):
-        captions = [_copied(arm, some, pipeline.texts) for some in texts]
+        captions = [_copied(arm, some, pipeline.caption_embedder) for some in texts]
         shown = [None] * len(texts)
     else:
         prompts = [build_prompt(some) for some in texts]
@@ -251,7 +252,7 @@ def _captions(rows: Mapping[str, list[CaptionRow]]) -> dict[str, list[str]]:
 def _caption_rows(
     rows: Mapping[str, list[CaptionRow]], samples: Sequence[Sample]
 ) -> Iterator[dict[str, Any]]:
-    """One row an image: its references, and under each arm the caption and the prompt."""
+    """One row per image: its references, and under each arm the caption and the prompt."""
     for number, sample in enumerate(samples):
         arms = {}
         for arm, written in rows.items():

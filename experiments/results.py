@@ -1,4 +1,4 @@
-"""Result files: one a captioned image, and a summary of a run over many."""
+"""Result files: one per captioned image, and a summary of a run over many."""
 
 import json
 import re

@@ -30,7 +30,7 @@ CaptionBatch = Callable[[Sequence[Sample]], Sequence[Result]]
 
 @dataclass
 class Outcome:
-    """What a run over many images has come to."""
+    """The results and failures of a run over many images."""
 
     results: dict[str, Result] = field(default_factory=dict)  # by content hash
     failures: dict[str, str] = field(default_factory=dict)  # label -> reason
@@ -64,6 +64,8 @@ def caption_files(
     outcome = Outcome()
     for some in batches(paths, config.VLM_BATCH_SIZE, "Captioning", "image"):
         samples = _open_files(some, outcome)
+        if not samples:
+            continue
         _caption_batch(samples, caption, outcome)
         for result in outcome.of(samples):
             show(result)
@@ -84,7 +86,7 @@ def _open_files(paths: Sequence[Path], outcome: Outcome) -> list[Sample]:
 
 
 def _caption_batch(batch: Sequence[Sample], caption: CaptionBatch, outcome: Outcome) -> None:
-    """Adds the results of `batch` to `outcome`; where one image fails, the others go without it."""
+    """Adds the results of `batch` to `outcome`; if one image fails, each is captioned alone."""
     try:
         captioned = caption(batch)
     except (DatabaseError, HubError, SettingError):
@@ -103,7 +105,7 @@ def _caption_batch(batch: Sequence[Sample], caption: CaptionBatch, outcome: Outc
 
 # --- Runs over all experiments --------------------------------------------------------------------
 class Run(NamedTuple):
-    """A run over all experiments, as far as it has come."""
+    """A run over all experiments, and what is done of it."""
 
     name: str
     pool: Pool  # where neighbors are found, fixed for the whole run

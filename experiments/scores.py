@@ -10,8 +10,8 @@ import config
 from caption_embedder import CaptionEmbedder, embed_each
 from experiments import metrics
 from image_embedder import ImageEmbedder
+from support.extra_scores import ExtraScores
 from support.records import Sample
-from support.scoring import ExtraScores
 
 BASELINES = ("none", "retrieved")  # each arm's difference from these is given with its interval
 CLIP_SCORE_PREFIX, CLIP_SCORE_WEIGHT = "A photo depicts ", 2.5  # Hessel et al. 2021, CLIPScore
@@ -25,8 +25,8 @@ class Scorer:
 
     samples: Sequence[Sample]
     vectors: np.ndarray  # (N, D) float32 unit rows of the samples' images
-    images: ImageEmbedder
-    texts: CaptionEmbedder
+    image_embedder: ImageEmbedder
+    caption_embedder: CaptionEmbedder
     extra: ExtraScores | None
 
     def score(
@@ -49,7 +49,7 @@ class Scorer:
         groups = [*captions.values(), *(sample.captions for sample in self.samples)]
         texts = dict.fromkeys(text for group in groups for text in group)
         vectors: dict[str, np.ndarray] = {}
-        embed_each(list(texts), self.texts, vectors.update)
+        embed_each(list(texts), self.caption_embedder, vectors.update)
         return vectors
 
     def _statistics(
@@ -64,7 +64,7 @@ class Scorer:
         values = {
             "cider": scores.cider,
             "rouge_l": scores.rouge_l,
-            "clip_score": clip_score(captions, self.vectors, self.images),
+            "clip_score": clip_score(captions, self.vectors, self.image_embedder),
             "text_cosine": text_cosine(captions, references, text_vectors),
             "copied": copied_shares(captions, shown, references),
             **self._extra_values(captions, references),

@@ -17,7 +17,7 @@ from support.text import clean_text
 
 
 def is_text(query: str | Path | Image.Image) -> TypeGuard[str]:
-    """Whether a query is a text; one that names a file, or ends as image files do, is an image."""
+    """Whether a query is a text; one that names a file or has an image suffix is an image."""
     if not isinstance(query, str):
         return False
     # os.path.isfile, because Path.is_file raises for long texts.

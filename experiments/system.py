@@ -1,4 +1,4 @@
-"""A dataset with its databases: what stages 1 and 2 leave, and everything after them works on."""
+"""A dataset with its databases: the outcome of stages 1 and 2, and the input of all others."""
 
 from typing import NamedTuple
 

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results import publish
+from support.extra_scores import ExtraScores
 from support.storage.files import replace_file
 
 Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
 METRICS: Headings = {
-    "cider": ("CIDEr", "{:.3f}"),
-    "cider_masked": ("CIDEr, places masked", "{:.3f}"),
     "bleu_1": ("BLEU-1", "{:.3f}"),
     "bleu_2": ("BLEU-2", "{:.3f}"),
     "bleu_3": ("BLEU-3", "{:.3f}"),
@@ -31,12 +30,9 @@ ARM_NAMES = {
 }
 
 
-def evaluation_table(outcome: Mapping[str, Any], extra: Headings | None = None) -> str:
-    """The scores as a Markdown table, an arm a row, and the CIDEr differences with intervals.
-
-    `extra` are the headings of extra scores.
-    """
-    scores, headings = outcome["scores"], {**METRICS, **(extra or {})}
+def evaluation_table(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> str:
+    """The scores as a Markdown table, one arm per row, and the CIDEr differences with intervals."""
+    scores, headings = outcome["scores"], _headings(extra)
     columns = [metric for metric in headings if any(metric in row for row in scores.values())]
     rows = []
     for arm, row in scores.items():
@@ -44,6 +40,15 @@ def evaluation_table(outcome: Mapping[str, Any], extra: Headings | None = None) 
         rows.append([ARM_NAMES[arm], *cells])
     values = _markdown(["arm", *(headings[metric][0] for metric in columns)], rows)
     return "\n".join([*values, "", *_interval_table(scores, columns, headings)]) + "\n"
+
+
+def _headings(extra: ExtraScores | None) -> Headings:
+    """The headings of all metrics, in the order of the columns."""
+    cider = {"cider": ("CIDEr", "{:.3f}")}
+    if extra is None:
+        return {**cider, **METRICS}
+    masked = {"cider_masked": (extra.masked_heading, "{:.3f}")}
+    return {**cider, **masked, **METRICS, **extra.headings}
 
 
 def _interval_table(
@@ -72,16 +77,18 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def save_evaluation(outcome: Mapping[str, Any], extra: Headings | None = None) -> list[Path]:
+def save_evaluation(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> list[Path]:
     """Writes evaluation_{timestamp}.json, and beside it the tables (.md) and a plot (.png)."""
     path = publish("evaluation", outcome)
     table, plot = path.with_suffix(".md"), path.with_suffix(".png")
     replace_file(table, [evaluation_table(outcome, extra)])
-    plot_evaluation(outcome, plot)
+    plot_evaluation(outcome, plot, extra)
     return [path, table, plot]
 
 
-def plot_evaluation(outcome: Mapping[str, Any], path: Path) -> None:
+def plot_evaluation(
+    outcome: Mapping[str, Any], path: Path, extra: ExtraScores | None = None
+) -> None:
     """Each arm's CIDEr minus that of no retrieval, with 95 % intervals."""
     from matplotlib.figure import Figure
 
@@ -92,6 +99,7 @@ def plot_evaluation(outcome: Mapping[str, Any], path: Path) -> None:
     plots = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, metric in zip(plots, shown, strict=True):
         _plot_metric(axes, metric, scores)
+        axes.set_xlabel(f"{_headings(extra)[metric][0]}: difference from no retrieval")
     figure.savefig(path, dpi=130)
 
 
@@ -107,4 +115,3 @@ def _plot_metric(axes: Any, metric: str, scores: Mapping[str, Any]) -> None:
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(scores)), [ARM_NAMES[arm] for arm in scores])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{METRICS[metric][0]}: difference from no retrieval")

@@ -1,4 +1,4 @@
-"""From a name to a loaded model: device, dtype, one load a process, batches that fit the memory."""
+"""Load a model once per process, on a device, in a dtype; run it in batches that fit the memory."""
 
 import gc
 import logging
@@ -48,6 +48,11 @@ def _arguments(dtype: str) -> dict[str, Any]:
     import torch
 
     return {"dtype": getattr(torch, dtype), "local_files_only": True, "trust_remote_code": False}
+
+
+def without_dtype(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for what has no weights, such as a processor."""
+    return {key: value for key, value in arguments.items() if key != "dtype"}
 
 
 def prepare_libraries() -> None:
@@ -125,7 +130,7 @@ def run_in_batches(
             continue
         if size < known:
             log.warning(
-                "Not enough memory for %s in batches of %d: going on with batches of %d.",
+                "Not enough memory for %s in batches of %d: continuing with batches of %d.",
                 work,
                 known,
                 size,

@@ -31,7 +31,7 @@ class Setting:
     help: str = ""
     low: float | None = None
     high: float | None = None
-    # Whether another value may give an image another caption. No default: it has to be said.
+    # Whether another value may give an image another caption. No default, so none is forgotten.
     decides_caption: bool = field(kw_only=True)
     choices: tuple[str, ...] = ()
     optional: bool = False  # None is allowed
@@ -164,7 +164,8 @@ def _check_value(setting: Setting) -> None:
         )
     value = getattr(config, setting.name)
     if not setting.allows(value):
-        flag = f" ({setting.flag})" if setting.flag else ""
+        takes_value = setting.flag is not None and setting.kind is not bool
+        flag = f" ({setting.flag})" if takes_value else ""
         raise SettingError(
             f"{setting.name}{flag} is {value!r}; it must be {setting.allowed()}. Change it in "
             f"config.py{' or with the flag' if flag else ''}."

@@ -1,15 +1,9 @@
 """Shared by the tests: tiny models, a small dataset, settings for one test, the command line."""
 
-import io
-import logging
 import os
-import signal
 import subprocess
-import sys
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 # Before any library reads them: no test meets the real Hub, or what an earlier run left in the
 # user's cache.
@@ -17,16 +11,13 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # enough for models of a few kilobytes
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import config
 from tests import tiny_models
+from tests.helpers import Finished, make_photos, run_main, run_python, words_of
 
 pytest_plugins = ["tests.hub_fixtures"]
-
-ROOT = Path(config.__file__).resolve().parent
 
 
 @pytest.fixture(scope="session")
@@ -85,29 +76,10 @@ def tiny_settings(settings, tiny, photos):
     return settings
 
 
-def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """An RGB picture of its own for each seed."""
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.NEAREST)
-
-
 @pytest.fixture
 def photos(tmp_path):
     """A folder of 12 pictures with captions.txt, two captions each."""
     return make_photos(tmp_path / "photos", 12)
-
-
-def make_photos(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True)
-    lines = ["image,caption"]
-    for number in range(count):
-        picture(number).save(folder / f"p{number:02}.png")
-        lines += [
-            f"p{number:02}.png,a red dog number {number}",
-            f'p{number:02}.png,"a dog, seen again ({number})"',
-        ]
-    (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -124,12 +96,6 @@ def tiny_flags(tiny, tmp_path, photos) -> dict[str, str]:
         "--db-dir": str(tmp_path / "databases"),
         "--results-dir": str(tmp_path / "results"),
     }
-
-
-def words_of(flags: dict[str, str], changed: dict[str, str]) -> list[str]:
-    """`flags` as words of a command line, with changes such as top_k="3"."""
-    named = {"--" + name.replace("_", "-"): value for name, value in changed.items()}
-    return [word for pair in {**flags, **named}.items() for word in pair]
 
 
 @pytest.fixture
@@ -150,52 +116,3 @@ def process(tiny_flags):
         return run_python("main.py", *arguments, *words_of(tiny_flags, changed))
 
     return run
-
-
-class Finished(NamedTuple):
-    """What a command has come to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run_main(*arguments: str) -> Finished:
-    """Runs the command line in this process, and puts back what it changes of the process."""
-    from main import main
-    from tests.hub_fixtures import forget
-
-    forget()
-    log = logging.getLogger("captioning")
-    before = {name: value for name, value in vars(config).items() if name.isupper()}
-    terminate, level = signal.getsignal(signal.SIGTERM), log.level
-    stdout, stderr = io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(stderr)  # under pytest, basicConfig adds none
-    log.addHandler(handler)
-    try:
-        with redirect_stdout(stdout), redirect_stderr(stderr):
-            status = main(list(arguments))
-    except SystemExit as stop:
-        status = stop.code
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        signal.signal(signal.SIGTERM, terminate)
-        vars(config).update(before)
-    return Finished(status, stdout.getvalue(), stderr.getvalue())
-
-
-def run_python(
-    *arguments: str, timeout: float = 300, cwd: Path = ROOT, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run Python in the project's folder (or `cwd`), with a Hub that cannot be reached."""
-    variables = {**os.environ, "PYTHONIOENCODING": "utf-8", **environment}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        encoding="utf-8",
-    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run_python
+from tests.helpers import forget, run_python
 from tests.hub_server import Hub
 
 OPENS, CLOSED = "hf_opensTheGatedModel", "hf_opensNothing"
@@ -69,14 +69,6 @@ def online(loopback, settings, tmp_path, monkeypatch):
     forget()
     yield loopback
     forget()
-
-
-def forget() -> None:
-    """Lets this process forget what it knows of the Hub, as a new one would."""
-    from support.hub import connection, names, revisions
-
-    for remembered in (revisions.locate, names._warn_once, connection._probe):
-        remembered.cache_clear()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import picture
+from tests.helpers import picture
 from tests.tiny_models import WORDS
 
 JUNK = b"not to be read"

@@ -247,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, kind: str, name: str, revision: str | None) -> str | None:
         repository = self._repository(kind, name)
-        # who is not logged in is not told whether a private repository exists
+        # without a login, the Hub does not reveal whether a private repository exists
         if repository is None:
             return self._refuse(404 if self.token else 401, "RepoNotFound", "Repository not found")
         revision = revision or "main"

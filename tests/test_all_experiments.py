@@ -13,7 +13,7 @@ import pytest
 import main
 from main import initialize_system, run_all_experiments, run_experiment
 from support.errors import PipelineError
-from tests.conftest import ROOT, make_photos
+from tests.helpers import ROOT, make_photos
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_batches_and_single_images_give_the_same_captions(many, tmp_path):
 
 
 def test_what_is_finished_is_not_captioned_again(many, monkeypatch):
-    many.USE_GENERATED_AS_CONTEXT = False  # else a run made anew is shown what the first one wrote
+    many.USE_GENERATED_AS_CONTEXT = False  # else a new run is shown what the first one wrote
     counts = count_captioned(monkeypatch)
     first = run_all_experiments(*initialize_system(), indices=range(6))
     second = run_all_experiments(*initialize_system())

@@ -193,13 +193,23 @@ def test_an_earlier_copy_of_a_damaged_file_is_not_overwritten(tmp_path):
     assert copies == {"captions.json.corrupt": b"first", "captions.json.corrupt2": b"second"}
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-    database=None,
-)
-@given(damage=fuzz.damages())
-def test_whatever_the_files_hold_the_answer_is_a_reading_or_a_named_error(target, damage):
-    target.attack(*damage)
+def attack_with(target: fuzz.Target, examples: int) -> None:
+    """Attacks databases with so many damages, the same at every call."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
+    @given(damage=fuzz.damages())
+    def attack(damage) -> None:
+        target.attack(*damage)
+
+    attack()
+
+
+@pytest.mark.parametrize("examples", [20, pytest.param(300, marks=pytest.mark.long)])
+def test_whatever_the_files_hold_the_answer_is_a_reading_or_a_named_error(target, examples):
+    attack_with(target, examples)

@@ -18,7 +18,7 @@ from support.sources import images as image_files
 from support.sources.files import find_images
 from support.sources.images import decode_image
 from support.sources.own import own_sample
-from tests.conftest import ROOT, picture
+from tests.helpers import ROOT, picture
 
 
 def encoded(folder, image: Image.Image, name: str, **options) -> bytes:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tests.attacks import WRITES
-from tests.conftest import run_python
+from tests.helpers import run_python
 
 pytestmark = [
     pytest.mark.long,

@@ -9,7 +9,7 @@ import pytest
 
 from db_manager import DatabaseManager
 from tests import attacks
-from tests.conftest import run_python
+from tests.helpers import run_python
 from tests.test_attack_kill import attacked
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks processes")

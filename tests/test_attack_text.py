@@ -18,7 +18,7 @@ from support.records import GeneratedCaption
 from support.storage.strict_json import parse_json, to_json
 from support.text import clean_text, printable
 from tests import attacks
-from tests.conftest import picture
+from tests.helpers import picture
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 HOSTILE = {

@@ -12,7 +12,7 @@ import pytest
 import config
 from support.errors import SettingError
 from support.settings import SETTINGS, Setting, caption_settings, check_settings
-from tests.conftest import ROOT, make_photos, picture, run_python, words_of
+from tests.helpers import ROOT, make_photos, picture, run_python, words_of
 
 
 def test_help_answers_fast_without_torch():

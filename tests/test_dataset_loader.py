@@ -13,7 +13,7 @@ from support.sources.columns import caption_columns
 from support.sources.files import find_images
 from support.sources.images import decode_image
 from support.sources.own import own_sample
-from tests.conftest import make_photos, picture
+from tests.helpers import make_photos, picture
 
 
 def load(settings, name) -> DatasetLoader:

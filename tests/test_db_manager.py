@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db_manager import DatabaseManager, slug
+import demo
+from db_manager import DatabaseManager, database_folder, slug
 from support.errors import DatabaseError
 from support.records import GeneratedCaption, ModelRef, Sample
 from support.storage import journal, lock, store
@@ -102,13 +103,13 @@ def test_files_are_json_readable_and_diffable(tmp_path):
 def test_captioning_again_replaces_the_caption_and_keeps_the_number(tmp_path):
     with opened(tmp_path) as db:
         numbers = fill(db)
-        again = GeneratedCaption("made anew", None, {})
+        again = GeneratedCaption("made again", None, {})
         index = db.add_generated(
             sample(5, role="experiment"), again, db.image_vectors(CLIP, 8, "pil"), vector(5)
         )
     assert index == numbers[1]
     captions, _ = state(tmp_path)
-    assert captions[sample(5).content_hash]["generated"]["caption"] == "made anew"
+    assert captions[sample(5).content_hash]["generated"]["caption"] == "made again"
     assert len(captions) == 8
 
 
@@ -184,7 +185,7 @@ def test_vectors_of_another_revision_or_size_are_never_mixed_in(
     assert len(rebuilt.captions) == 8
 
 
-def test_the_recorded_revision_is_told(tmp_path):
+def test_the_recorded_revision_is_known(tmp_path):
     with opened(tmp_path) as db:
         assert db.recorded_revision("image_embeddings.json", CLIP) is None
         fill(db)
@@ -359,6 +360,15 @@ def test_no_name_leads_out_of_the_folder(name):
         and slug(name) not in ("", ".", "..")
         and len(slug(name)) < 120
     )
+
+
+def test_a_dataset_has_its_folder_and_one_apart_for_the_demos_models(settings, tmp_path):
+    settings.DB_DIR = str(tmp_path)
+    assert database_folder("jxie/flickr8k") == tmp_path / "jxie--flickr8k"
+    assert database_folder("/data/my photos").name == "my-photos-035ab4e9"
+    suffix = demo.EMBEDDED.database_suffix
+    assert database_folder("/data/my photos", suffix).name == "my-photos-035ab4e9-tried-with-demo"
+    assert database_folder("demo") == tmp_path / "demo"
 
 
 def test_names_that_look_alike_get_folders_of_their_own():

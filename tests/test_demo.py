@@ -10,7 +10,7 @@ import demo
 from dataset_loader import load_and_split_dataset
 from demo.scoring import scene_scores
 from main import evaluate_retrieval, initialize_system, run_all_experiments, search_images
-from tests.conftest import run_python
+from tests.helpers import run_python
 
 
 @pytest.fixture(scope="module")

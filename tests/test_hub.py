@@ -16,8 +16,8 @@ from support.errors import HubError
 from support.hub.download import fetch
 from support.hub.names import configured_models
 from support.hub.revisions import locate
-from tests.conftest import picture
-from tests.hub_fixtures import OPENS, forget, texts_below
+from tests.helpers import forget, picture
+from tests.hub_fixtures import OPENS, texts_below
 from tests.hub_repositories import DATASETS, MODELS
 
 # Every choice stands in one row at least; the first is config.py as it comes.

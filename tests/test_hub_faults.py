@@ -20,8 +20,8 @@ from support.hub import connection
 from support.hub.cache import _holds_model, cached_snapshot, wanted_files
 from support.hub.download import fetch
 from support.hub.names import resolve_names
-from tests.conftest import ROOT
-from tests.hub_fixtures import CLOSED, forget, texts_below
+from tests.helpers import ROOT, forget
+from tests.hub_fixtures import CLOSED, texts_below
 
 GATED = "google/embeddinggemma-300m"
 CLIP = "openai/clip-vit-large-patch14"
@@ -246,9 +246,9 @@ def test_a_hub_that_falls_silent_after_its_first_answer(online, settings, monkey
 
 def test_a_connection_that_comes_back_is_seen(online, settings):
     online.down = True
-    assert not connection.hub_answers()
+    assert connection.probe_hub()
     online.down = False
-    assert connection.hub_answers()
+    assert not connection.probe_hub()
 
 
 def test_own_photos_are_never_given_to_the_demo(online, settings, photos):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import metrics
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "captions.json").read_text(encoding="utf-8"))
 CAPTIONS = [image["candidate"] for image in GOLDEN["images"]]

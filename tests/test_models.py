@@ -10,7 +10,7 @@ from support import models as model_loader
 from support.errors import HubError, PipelineError, SettingError
 from support.hub.revisions import folder_fingerprint, locate
 from support.records import ModelRef
-from tests.conftest import picture
+from tests.helpers import picture
 from vlm_captioner import load_captioner
 
 FORMS = ("safetensors", "bin")
@@ -184,7 +184,7 @@ def test_batches_halve_until_they_fit_with_one_notice_and_the_size_is_kept(error
     assert sizes == [2] * 20
     assert (
         caplog.text.count(
-            "Not enough memory for captioning in batches of 16: going on with batches of 2."
+            "Not enough memory for captioning in batches of 16: continuing with batches of 2."
         )
         == 1
     )

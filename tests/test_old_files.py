@@ -14,7 +14,7 @@ from main import (
     run_experiment,
     search_images,
 )
-from tests.conftest import picture
+from tests.helpers import picture
 from vlm_captioner import Captioner
 
 OLD = Path(__file__).parent / "fixtures" / "format_1"

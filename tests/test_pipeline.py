@@ -15,11 +15,11 @@ from main import (
     run_experiment,
     search_images,
 )
-from support.errors import HubError, ImageError, SettingError
+from support.errors import DatabaseError, HubError, ImageError, SettingError
 from support.hub import names as hub
 from support.hub.names import configured_models, resolve_names
 from support.hub.revisions import locate
-from tests.conftest import picture
+from tests.helpers import picture
 
 
 def test_one_experiment_goes_through_all_stages(tiny_settings):
@@ -150,7 +150,7 @@ def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, 
         search_images(photos / "gone.png", *system)
 
 
-@pytest.mark.parametrize("name", ["typo.jpg", "./my photos/Typo.JPEG", "~/x.webp", "typo.ppm"])
+@pytest.mark.parametrize("name", ["typo.jpg", "./my photos/Typo.JPEG", "~/x.webp", "~typo.ppm"])
 def test_a_text_that_ends_as_image_files_do_is_refused_as_a_missing_file(tiny_settings, name):
     system = initialize_system()
     with pytest.raises(ImageError, match=r"(?i)(typo|x)\.(jpe?g|webp|ppm): No such file"):
@@ -236,20 +236,36 @@ def test_changing_a_model_in_a_notebook_takes_effect_at_the_next_call(tiny_setti
     assert len(run_experiment(*system, 1)["similar_images"]) == 10
 
 
-def test_a_model_folder_whose_files_changed_is_not_mixed_in(tiny_settings, tiny, tmp_path):
+@pytest.fixture
+def changing_model(tiny_settings, tiny, tmp_path):
+    """changing_model(n) gives the image model's folder, which is in use, other weights."""
     folder = tmp_path / "clip"
     shutil.copytree(tiny("clip"), folder)
     tiny_settings.CLIP_MODEL_NAME = str(folder)
-    initialize_system()[1].close()
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    data[-4:] = b"\0\0\0\0"
-    (folder / "model.safetensors").write_bytes(data)
-    locate.cache_clear()
-    from support.errors import DatabaseError
 
+    def change(number: int) -> None:
+        data = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[:-4] + bytes([0, 0, 0, number]))
+
+    return change
+
+
+def test_a_model_folder_whose_files_changed_is_not_mixed_in(changing_model):
+    initialize_system()[1].close()
+    changing_model(1)
+    locate.cache_clear()  # as another process
     with pytest.raises(DatabaseError, match="revision.*--rebuild"):
         initialize_system()
     assert len(run_experiment(*initialize_system(rebuild=True), 0)["similar_images"]) == 5
+
+
+def test_a_rebuild_in_the_same_process_uses_the_model_as_it_is_now(changing_model):
+    for _ in range(2):
+        initialize_system()[1].close()
+    changing_model(1)
+    initialize_system(rebuild=True)[1].close()
+    locate.cache_clear()  # another process finds that they fit
+    assert len(run_experiment(*initialize_system(), 0)["similar_images"]) == 5
 
 
 @pytest.mark.parametrize("index", [-1, 3, "0", 1.0, None])
@@ -264,7 +280,7 @@ def test_an_index_outside_the_range_is_refused(tiny_settings, index):
 # --- Modes ----------------------------------------------------------------------------------
 @pytest.fixture
 def no_hub(monkeypatch):
-    monkeypatch.setattr("support.hub.revisions.hub_answers", lambda: False)
+    monkeypatch.setattr("support.hub.revisions.probe_hub", lambda: "down")
     hub._warn_once.cache_clear()
 
 
@@ -289,6 +305,24 @@ def test_auto_falls_back_to_the_demo_only_without_own_data(
 def test_auto_uses_local_models_without_asking_the_hub(tiny_settings, no_hub):
     tiny_settings.MODE = "auto"
     assert resolve_names(demo.EMBEDDED).mode == "hub"
+
+
+def test_databases_call_a_local_dataset_by_its_absolute_path(tiny_settings, photos, monkeypatch):
+    for mode, suffix in (("hub", ""), ("demo", "-tried-with-demo")):
+        tiny_settings.MODE = mode
+        monkeypatch.chdir(photos.parent)
+        for spelling in (str(photos), f"./{photos.name}", f"{photos}/../{photos.name}"):
+            tiny_settings.DATASET_NAME = spelling
+            names = resolve_names(demo.EMBEDDED)
+            assert (names.label, names.database_suffix) == (str(photos.resolve()), suffix)
+
+
+def test_a_dataset_folder_that_cannot_be_is_a_wrong_setting(tiny_settings, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in (str(tmp_path / "loop"), "~nobody-of-this-name/photos"):
+        tiny_settings.DATASET_NAME = name
+        with pytest.raises(SettingError, match="no such file or folder"):
+            initialize_system()
 
 
 def test_demo_mode_takes_a_local_dataset_and_says_what_its_models_know(

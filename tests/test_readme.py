@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import demo
-from tests.conftest import ROOT, make_photos, picture, run_python
+from tests.helpers import ROOT, make_photos, picture, run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_HERE = ("pip install", "pytest")  # CI runs these two lines themselves

@@ -1,5 +1,6 @@
 """`python setup_token.py`, on a terminal and piped, against a Hub on loopback."""
 
+import io
 import os
 import re
 import stat
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import setup_token
-from tests.conftest import ROOT
-from tests.hub_fixtures import CLOSED, OPENS
+from tests.helpers import ROOT, Finished, run_here
+from tests.hub_fixtures import CLOSED, OPENS, TOKEN_VARIABLES
 from tests.hub_repositories import MODELS
 
 GATED = "google/embeddinggemma-300m"
@@ -19,21 +20,42 @@ PAGE = "https://huggingface.co/settings/tokens"
 
 
 @pytest.fixture
-def command(hub_environment):
-    """Runs setup_token.py with `typed` on its standard input."""
+def command(online, monkeypatch):
+    """Runs setup_token.py with `typed` on its standard input, in this process."""
 
-    def run(*arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, **hub_environment, **variables}
-        done = subprocess.run(
-            [sys.executable, "setup_token.py", *arguments], cwd=ROOT, env=environment, input=typed,
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr
-        for token in (OPENS, CLOSED):
-            assert token not in done.stdout + done.stderr
-        return done
+    def run(*arguments: str, typed: str = "", **variables: str) -> Finished:
+        for name in TOKEN_VARIABLES:
+            monkeypatch.setenv(name, variables.get(name, ""))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        return without_secrets(run_here(lambda: setup_token.main(list(arguments))))
 
     return run
+
+
+@pytest.fixture
+def process(hub_environment):
+    """The same in a process of its own: where a token is stored, huggingface_hub fixes early."""
+
+    def run(*arguments: str, typed: str = "", **variables: str) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "setup_token.py", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **hub_environment, **variables},
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return without_secrets(Finished(done.returncode, done.stdout, done.stderr))
+
+    return run
+
+
+def without_secrets(done: Finished) -> Finished:
+    assert "Traceback" not in done.stderr
+    for token in (OPENS, CLOSED):
+        assert token not in done.stdout + done.stderr
+    return done
 
 
 @pytest.fixture
@@ -42,8 +64,8 @@ def home(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "", "  \nmore\n"])
-def test_a_piped_token_is_verified_and_stored_for_the_owner_only(command, loopback, home, ending):
-    done = command(typed=OPENS + ending)
+def test_a_piped_token_is_verified_and_stored_for_the_owner_only(process, loopback, home, ending):
+    done = process(typed=OPENS + ending)
     assert done.returncode == 0 and "valid and stored; account: somebody" in done.stdout, (
         done.stderr
     )
@@ -150,8 +172,8 @@ def test_without_a_hub_it_says_what_to_do(command, loopback, home, arguments, ty
     assert not home.exists() or not list(home.rglob("*token*"))
 
 
-def test_a_variable_that_goes_before_the_stored_token_is_named(command, loopback):
-    done = command(typed=OPENS + "\n", HF_TOKEN=CLOSED)
+def test_a_variable_that_goes_before_the_stored_token_is_named(process):
+    done = process(typed=OPENS + "\n", HF_TOKEN=CLOSED)
     assert (
         done.returncode == 0
         and "Another one precedes it (a token was found in HF_TOKEN)" in done.stdout

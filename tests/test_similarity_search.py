@@ -120,20 +120,22 @@ def test_words_count_by_their_rarity_over_all_captions_of_an_image():
     assert word_coverage("dog", []).shape == (0,)
 
 
-def test_text_search_finds_a_name_and_conditions_told_by_different_captions(settings):
+def test_text_search_finds_a_name_and_conditions_shown_by_different_captions(settings):
     """What one vector cannot: the cosines are all equal here."""
-    told = {
+    shown = {
         "a": ["a red dog", "at night"],
         "b": ["a red dog", "at noon"],
         "c": ["a bird", "Ngọc at night"],
     }
-    records = {key: record(index, captions) for index, (key, captions) in enumerate(told.items())}
+    records = {key: record(index, captions) for index, (key, captions) in enumerate(shown.items())}
     rows = {
         text: row
-        for row, text in enumerate(dict.fromkeys(c for captions in told.values() for c in captions))
+        for row, text in enumerate(
+            dict.fromkeys(c for captions in shown.values() for c in captions)
+        )
     }
     matrix = unit(*[[1, 0]] * len(rows))
-    pool = CaptionPool(candidates(records, frozenset(told), generated=False), records)
+    pool = CaptionPool(candidates(records, frozenset(shown), generated=False), records)
 
     def order(text):
         return [n.index for n in pool.search(text, matrix[0], rows, matrix)]

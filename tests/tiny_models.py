@@ -94,28 +94,40 @@ def siglip(folder: Path) -> Path:
 
 def idefics3(folder: Path) -> Path:
     """SmolVLM's own classes and chat template."""
-    from transformers import (
-        Idefics3Config,
-        Idefics3ForConditionalGeneration,
-        Idefics3ImageProcessorPil,
-        Idefics3Processor,
-    )
+    from transformers import Idefics3ImageProcessorPil, Idefics3Processor
 
-    extra = (
-        "<image>",
-        "<fake_token_around_image>",
-        "<global-img>",
-        "<end_of_utterance>",
-        "<|im_start|>",
-    )
+    extra = ("<image>", "<fake_token_around_image>", "<global-img>")
     tokenizer = word_tokenizer(
-        extra,
+        (*extra, "<end_of_utterance>", "<|im_start|>"),
         "<|im_start|>",
         "<end_of_utterance>",
         add_eos=False,
         padding_side="right",
         model_max_length=4096,
     )
+    model = _idefics3_model(tokenizer)
+    images = Idefics3ImageProcessorPil(
+        size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}
+    )
+    tokens = (SIDE // PATCH // 2) ** 2
+    processor = Idefics3Processor(
+        images, tokenizer, image_seq_len=tokens, chat_template=CHAT_TEMPLATE
+    )
+    return _save(folder, model, processor)
+
+
+CHAT_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }} : "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant :{% endif %}"
+)
+
+
+def _idefics3_model(tokenizer):
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration
+
     identity = tokenizer.convert_tokens_to_ids
     text = {
         **_text(),
@@ -123,14 +135,12 @@ def idefics3(folder: Path) -> Path:
         "pad_token_id": 0,
         "num_key_value_heads": 2,
         "eos_token_id": identity("</s>"),
+        "max_position_embeddings": 4096,
+        "bos_token_id": identity("<|im_start|>"),
     }
     model = Idefics3ForConditionalGeneration(
         Idefics3Config(
-            text_config={
-                **text,
-                "max_position_embeddings": 4096,
-                "bos_token_id": identity("<|im_start|>"),
-            },
+            text_config=text,
             vision_config=_vision(),
             image_token_id=identity("<image>"),
             scale_factor=2,
@@ -139,20 +149,7 @@ def idefics3(folder: Path) -> Path:
     )
     model.generation_config.eos_token_id = identity("<end_of_utterance>")
     model.generation_config.pad_token_id = 0
-    images = Idefics3ImageProcessorPil(
-        size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}
-    )
-    template = (
-        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }} : "
-        "{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}<end_of_utterance>\n"
-        "{% endfor %}{% if add_generation_prompt %}Assistant :{% endif %}"
-    )
-    processor = Idefics3Processor(
-        images, tokenizer, image_seq_len=(SIDE // PATCH // 2) ** 2, chat_template=template
-    )
-    return _save(folder, model, processor)
+    return model
 
 
 def blip(folder: Path) -> Path:

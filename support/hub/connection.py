@@ -8,10 +8,11 @@ PROBE_SECONDS = 5.0  # how long finding out whether the Hub answers may take
 ANSWER_SECONDS = 15.0  # how long any answer of the Hub may take
 
 
-def why_unreachable() -> str:
-    """Why the Hub does not answer, in words; empty if it does. Takes at most PROBE_SECONDS.
+def probe_hub() -> str:
+    """Asks the Hub for an answer; why there is none, in words, or an empty string.
 
-    A good answer is remembered for the life of the process.
+    Takes at most PROBE_SECONDS. A good answer is remembered for the life of the process, and from
+    now on no request waits for ever.
     """
     from huggingface_hub import get_session
 
@@ -22,11 +23,6 @@ def why_unreachable() -> str:
     if reason:
         _probe.cache_clear()  # the connection may come back while a notebook is open
     return reason
-
-
-def hub_answers() -> bool:
-    """Whether the Hub answers."""
-    return not why_unreachable()
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from typing import Any
 import config
 from support.errors import HubError
 from support.hub.cache import cached_file, cached_snapshot, drop_damaged, wanted_files
-from support.hub.connection import why_unreachable
+from support.hub.connection import probe_hub
 from support.hub.errors import disk_full, errors_explained, unreachable
 from support.hub.token import check_token, use_huggingface_token
 
@@ -29,7 +29,7 @@ def fetch(name: str, kind: str, revision: str | None = None) -> Path:
     use_huggingface_token()
     check_token()
     with errors_explained(name, kind, revision):
-        reason = why_unreachable()
+        reason = probe_hub()
         if reason:
             raise unreachable(f"The {kind} '{name}'", reason)
         return _download(name, kind, revision)

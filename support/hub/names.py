@@ -8,9 +8,10 @@ from pathlib import Path
 
 import config
 from support.errors import HubError, SettingError
-from support.hub.connection import why_unreachable
+from support.hub.connection import probe_hub
 from support.hub.revisions import HubName, update_cached_refs
 from support.hub.token import use_huggingface_token
+from support.paths import absolute_path
 from support.records import ModelRef, Models, ResolvedNames
 
 log = logging.getLogger("captioning")
@@ -24,6 +25,7 @@ class Demo:
     folder: Callable[[], Path]  # where its dataset is, or will be
     prepare_dataset: Callable[[], Path]  # the same folder, filled at the first use
     models: Callable[[], Models]
+    knows: str  # what its models can describe, in words
     database_suffix: str  # of the databases when its models see another dataset
 
 
@@ -38,7 +40,7 @@ def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) ->
 
     In mode "auto" the demo is used when the Hub cannot be reached, not all that config names is
     cached, and the gallery would have come from the Hub. With `own_images`, or a local dataset,
-    that is a HubError instead: photos would get captions from models that know drawings only. With
+    that is a HubError instead: photos would get captions from models that do not know photos. With
     `newest`, revisions that config does not pin are updated to the Hub's newest, if it answers.
     """
     use_huggingface_token()
@@ -54,7 +56,7 @@ def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) ->
     missing: list[str] = []
     if config.MODE == "auto":
         missing = [repository.name for repository in needed if not repository.is_cached()]
-    reason = why_unreachable() if missing else ""
+    reason = probe_hub() if missing else ""
     if not reason:
         return configured
     what = (
@@ -64,7 +66,7 @@ def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) ->
     if own_images or local:
         raise HubError(
             f"{what}. Connect to the internet, or name local folders in config.py. To try the "
-            "program itself: --mode demo (its models know drawings only)."
+            f"program itself: --mode demo (its models know {demo.knows})."
         )
     _warn_once(f"{what}. Running the embedded demo instead.")
     return _demo_names(demo, None, own_images)
@@ -83,7 +85,7 @@ def _model_ref(setting: str, revision: str | None) -> ModelRef:
     name = getattr(config, setting)
     if not is_local(name):
         return ModelRef(name=name, path=name, revision=revision)
-    folder = Path(name).expanduser().resolve()
+    folder = Path(absolute_path(name))
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         problem = "holds no config.json" if folder.is_dir() else "is not a folder"
         raise SettingError(
@@ -97,8 +99,8 @@ def _demo_names(demo: Demo, dataset: str | None, own_images: bool) -> ResolvedNa
     """The demo's models, on its own dataset or on the user's."""
     if dataset is not None or own_images:
         _warn_once(
-            "Mode demo: these small models know the demo's drawings only; captions of other "
-            "pictures will make little sense."
+            f"Mode demo: these small models know {demo.knows}; captions of other pictures will "
+            "make little sense."
         )
     if dataset is None:
         return ResolvedNames("demo", str(demo.prepare_dataset()), demo.models(), demo.label)
@@ -111,12 +113,12 @@ def _local_label(dataset: str, demo: Demo) -> str:
     """What databases and results call a local dataset: its absolute path, or the demo's label."""
     if dataset == str(demo.folder()):
         return demo.label
-    return str(Path(dataset).expanduser().resolve())
+    return absolute_path(dataset)
 
 
 @lru_cache(maxsize=8)
 def _warn_once(text: str) -> None:
-    """Logs `text` once a process, however often names are resolved."""
+    """Logs `text` once per process, however often names are resolved."""
     log.warning(text)
 
 

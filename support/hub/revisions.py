@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from support.errors import HubError
 from support.hub.cache import cached_snapshot
-from support.hub.connection import hub_answers
+from support.hub.connection import probe_hub
 from support.hub.download import fetch
 from support.hub.errors import errors_explained
 from support.hub.token import check_token
@@ -54,7 +54,8 @@ def update_cached_refs(names: list[HubName]) -> None:
     from huggingface_hub import HfApi
 
     check_token()
-    if not names or not hub_answers():
+    locate.cache_clear()  # local folders may have changed too
+    if not names or probe_hub():
         return
     for name, kind, revision in names:
         try:
@@ -64,7 +65,6 @@ def update_cached_refs(names: list[HubName]) -> None:
             if cached_snapshot(name, kind, revision) is None:
                 raise
             log.warning("%s The copy in the local cache is used.", error)
-    locate.cache_clear()
 
 
 def folder_fingerprint(folder: str | Path) -> str:

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from support.errors import ImageError, SettingError
+from support.paths import expand_home
 from support.text import printable
 
 log = logging.getLogger("captioning")
@@ -19,11 +20,11 @@ def find_images(path: str | Path) -> list[Path]:
     Raises SettingError where there is nothing, or a folder without images.
     """
     # os.path.exists, because Path.exists raises for names that are too long.
-    if not str(path) or not os.path.exists(Path(path).expanduser()):  # noqa: PTH110
+    if not str(path) or not os.path.exists(expand_home(path)):  # noqa: PTH110
         raise SettingError(
             f"There is no file or folder '{printable(str(path))}'. Check the spelling."
         )
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.is_dir():
         return [path]
     found = [file for file in _files_below(path) if has_image_suffix(file)]
@@ -34,7 +35,7 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def has_image_suffix(path: str | Path) -> bool:
-    """Whether a name ends as those of image files do."""
+    """Whether a name has the suffix of an image file."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - any text will do
 
 

@@ -39,7 +39,7 @@ def decode_file(path: Path, label: str) -> Image.Image:
 
 
 def decode_image(data: bytes, label: str) -> Image.Image:
-    """The image in `data` as RGB, upright, at most MAX_SIDE pixels a side.
+    """The image in `data` as RGB, upright, at most MAX_SIDE pixels wide and high.
 
     Raises ImageError, naming `label`.
     """

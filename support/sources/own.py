@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from support.paths import expand_home
 from support.records import Sample
 from support.sources.files import read_file
 from support.sources.images import decode_file, decoding, to_rgb
@@ -19,7 +20,7 @@ def own_sample(image: str | Path | Image.Image) -> Sample:
     """
     if isinstance(image, Image.Image):
         return _sample_in_memory(image)
-    path = Path(image).expanduser().absolute()  # the databases remember it
+    path = expand_home(image).absolute()  # the databases remember it
     digest = hashlib.sha256(read_file(path)).hexdigest()
     label = clean_text(str(path))
     return Sample(content_hash=digest, label=label, open_image=partial(decode_file, path, label))

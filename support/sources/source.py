@@ -1,12 +1,12 @@
 """Open a data source by its name: a Hub dataset, a folder of images, or tables."""
 
-from pathlib import Path
 from typing import Protocol
 
 import config
 from support.errors import SettingError
 from support.hub.download import fetch
 from support.hub.names import is_local
+from support.paths import expand_home
 from support.sources.folders import FolderSource
 from support.sources.lists import read_list
 from support.sources.tables import (
@@ -44,7 +44,7 @@ def open_source(name: str) -> Source:
     if not is_local(name):
         folder = fetch(name, "dataset", config.DATASET_REVISION)
         return TableSource(load_hub_dataset(name, folder), revision=folder.name)
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if not path.exists():
         raise SettingError(
             f"DATASET_NAME is '{name}', but there is no such file or folder. Check the spelling."

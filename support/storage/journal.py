@@ -1,4 +1,4 @@
-"""An append-only journal: one update a line, each with a checksum that continues the line before.
+"""An append-only journal: one update per line, each with a checksum that continues the line before.
 
 Its format, and what it promises, is described in docs/ARCHITECTURE.md.
 """
@@ -118,8 +118,8 @@ class Journal:
     def read_after(self, position: Position) -> tuple[list[Updates], Position] | None:
         """The updates after `position`, and the position reached; None when it no longer exists.
 
-        So it is when the journal was compacted, or a line that had been read was taken back because
-        its sync failed: everything is to be read again.
+        It no longer exists after a compaction, or after a line that had been read was taken back
+        because its sync failed. Then everything must be read again.
         """
         # Opened once: a compaction may replace the file meanwhile.
         with unreadable(self.path), self.path.open("rb") as file:

@@ -26,7 +26,7 @@ class WriterLock:
 
     @contextmanager
     def held(self, wait: float | None = None) -> Iterator[None]:
-        """Waits up to `wait` (LOCK_SECONDS) for the lock. Raises DatabaseError: who holds it."""
+        """Waits up to `wait` (LOCK_SECONDS) for the lock. DatabaseError says who holds it."""
         wait = LOCK_SECONDS if wait is None else wait
         if not self._acquire(wait):
             raise DatabaseError(

@@ -46,7 +46,7 @@ class Snapshot:
         self._position = position
 
     def vectors(self, name: str, header: Header) -> VectorTable:
-        """The vector table in the file `name`, opened once. Raises DatabaseError: does not fit."""
+        """The vector table in the file `name`, opened once. DatabaseError if it does not fit."""
         table = self.tables.get(name)
         if table is None:
             table = VectorTable(self._folder / name, header)

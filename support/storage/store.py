@@ -125,7 +125,7 @@ class Store:
             self.captions.load()
             if self.captions.path.exists():
                 held = self.captions.path.name
-                log.warning("%s; going on with what %s holds.", self.journal.missing(), held)
+                log.warning("%s; continuing with what %s holds.", self.journal.missing(), held)
             self.journal.start(JournalHeader.new(self.captions.compaction))
 
     def start_vectors(self, name: str, header: Header, replace: bool = False) -> None:

@@ -10,4 +10,5 @@ class ExtraScores:
 
     headings: Mapping[str, tuple[str, str]]  # metric -> heading, format
     score: Callable[[str, Sequence[str]], dict[str, float]]  # a caption and its references
+    masked_heading: str  # of CIDEr with captions and references masked
     mask: Callable[[str], str]  # a caption without what only a reference can give away
