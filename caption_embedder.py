@@ -61,7 +61,7 @@ class CaptionEmbedder:
             )
 
         parts = models.run_in_batches(texts, size, run, "embedding captions")
-        return np.concatenate([np.zeros((0, self.dimension), np.float32), *parts])
+        return models.joined_rows(parts, self.dimension)
 
 
 def load_caption_embedder(ref: ModelRef) -> CaptionEmbedder:

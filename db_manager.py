@@ -21,6 +21,7 @@ import numpy as np
 import config
 from support.errors import DatabaseError
 from support.records import GeneratedCaption, ModelRef, Sample
+from support.settings import configured_folder
 from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.documents import Header, read_header
 from support.storage.journal import Updates
@@ -33,8 +34,7 @@ log = logging.getLogger("captioning")
 
 def database_folder(dataset: str, suffix: str = "") -> Path:
     """DB_DIR/<dataset><suffix>; a relative config.DB_DIR is relative to config.py's folder."""
-    base = Path(config.__file__).resolve().parent / Path(config.DB_DIR).expanduser()
-    return base / (slug(dataset) + suffix)
+    return configured_folder(config.DB_DIR) / (slug(dataset) + suffix)
 
 
 def slug(name: str) -> str:

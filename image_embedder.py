@@ -34,7 +34,8 @@ class ImageEmbedder:
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(N, D) float32, unit rows, of RGB images; in batches of config.IMAGE_BATCH_SIZE."""
         size = config.IMAGE_BATCH_SIZE
-        return self._joined(models.run_in_batches(images, size, self._embed, "embedding images"))
+        parts = models.run_in_batches(images, size, self._embed, "embedding images")
+        return models.joined_rows(parts, self.dimension)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32, unit rows, of texts in the space of the images.
@@ -47,10 +48,8 @@ class ImageEmbedder:
         def run(batch: Sequence[str]) -> np.ndarray:
             return self._embed_texts(batch, tokenizer)
 
-        return self._joined(models.run_in_batches(texts, size, run, "embedding texts"))
-
-    def _joined(self, parts: Any) -> np.ndarray:
-        return np.concatenate([np.zeros((0, self.dimension), np.float32), *parts])
+        parts = models.run_in_batches(texts, size, run, "embedding texts")
+        return models.joined_rows(parts, self.dimension)
 
     def _embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         import torch

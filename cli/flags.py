@@ -75,34 +75,38 @@ def _caption_parser(common: Parser) -> Parser:
     return parser
 
 
-def _add_search(commands: "Commands[Parser]", common: Parser) -> Parser:
+def _add_command(
+    commands: "Commands[Parser]", common: Parser, name: str, summary: str, description: str
+) -> Parser:
+    """A parser for `main.py NAME ...`, with the common flags."""
     parser = commands.add_parser(
-        "search",
-        parents=[common],
-        allow_abbrev=False,
-        help="find images by a text or by an image",
-        description="Finds images by a text or by an image.",
+        name, parents=[common], allow_abbrev=False, help=summary, description=description
     )
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _add_search(commands: "Commands[Parser]", common: Parser) -> Parser:
+    summary = "find images by a text or by an image"
+    description = "Finds images by a text or by an image."
+    parser = _add_command(commands, common, "search", summary, description)
     parser.add_argument("query", nargs="?", help="what to look for")
     parser.add_argument("--image", metavar="PATH", help="find images like this one")
-    parser.set_defaults(command="search", query=None, image=None)
+    parser.set_defaults(query=None, image=None)
     return parser
 
 
 def _add_evaluate(commands: "Commands[Parser]", common: Parser) -> Parser:
-    parser = commands.add_parser(
-        "evaluate",
-        parents=[common],
-        allow_abbrev=False,
-        help="measure whether retrieval helps",
-        description="Captions the experiment images with retrieval, without, and under baselines, "
-        "and scores them.",
+    summary = "measure whether retrieval helps"
+    description = (
+        "Captions the experiment images with retrieval, without, and under baselines, and scores "
+        "them."
     )
+    parser = _add_command(commands, common, "evaluate", summary, description)
     first = "only the first N experiment images"
     parser.add_argument("--samples", type=int, metavar="N", help=first)
     arms = "none retrieved random wrong nearest consensus"
     parser.add_argument("--arms", nargs="+", metavar="ARM", help=arms)
-    parser.set_defaults(command="evaluate")
     return parser
 
 

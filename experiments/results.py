@@ -13,7 +13,7 @@ import config
 from dataset_loader import DatasetLoader
 from support.records import GeneratedCaption, Models, Neighbor, Sample
 from support.result import MadeWith, ModelVersion, Result
-from support.settings import caption_settings
+from support.settings import caption_settings, configured_folder
 from support.storage.files import publish_file
 from support.storage.strict_json import to_json
 
@@ -43,7 +43,7 @@ class Clock:
 
 def results_folder() -> Path:
     """config.RESULTS_DIR; a relative one is relative to config.py's folder."""
-    return Path(config.__file__).resolve().parent / Path(config.RESULTS_DIR).expanduser()
+    return configured_folder(config.RESULTS_DIR)
 
 
 def describe(models: Models) -> dict[str, ModelVersion]:

@@ -3,8 +3,10 @@
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
+
+import numpy as np
 
 import config
 from support.errors import PipelineError, SettingError
@@ -138,6 +140,11 @@ def run_in_batches(
             known = _sizes_that_fit[work] = size
         start += size
         yield outputs[0]
+
+
+def joined_rows(parts: Iterable[np.ndarray], dimension: int) -> np.ndarray:
+    """(N, D) float32 of the (B, D) outputs of batches; (0, D) without any."""
+    return np.concatenate([np.zeros((0, dimension), np.float32), *parts])
 
 
 def _run_if_it_fits(

@@ -5,6 +5,7 @@ Adding a setting means one line in config.py and one in SETTINGS.
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import config
@@ -47,11 +48,12 @@ class Setting:
         if isinstance(value, str):
             chosen = not self.choices or value in self.choices
             return chosen and "\0" not in value and (self.empty or bool(value.strip()))
-        # NaN is neither above nor below a limit, so the limits are asked for the other way round.
         assert isinstance(value, bool | int | float)
+        if value != value:  # NaN
+            return False
         above = self.low is None or value >= self.low
         below = self.high is None or value <= self.high
-        return above and below and value == value
+        return above and below
 
     def allowed(self) -> str:
         """What can be used, in words."""
@@ -133,6 +135,11 @@ SETTINGS = (
     Setting("SHOW_PROGRESS", None, bool, decides_caption=False),
 )
 # fmt: on
+
+
+def configured_folder(folder: str) -> Path:
+    """The folder that a setting names; a relative one is relative to config.py's folder."""
+    return Path(config.__file__).resolve().parent / Path(folder).expanduser()
 
 
 def caption_settings() -> dict[str, Any]:
