@@ -6,17 +6,19 @@ local folders like any other.
 
 import csv
 import hashlib
+import io
 import json
-import os
 import random
 import shutil
-import tempfile
-from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 import config
+from demo.cache import can_write, ensure_filled
+from demo.manifest import is_sealed
 from support.errors import PipelineError
 from support.hub.names import Demo
 from support.records import ModelRef, Models
@@ -24,9 +26,15 @@ from support.records import ModelRef, Models
 FOLDER = Path(__file__).resolve().parent
 CACHE = FOLDER / ".cache"
 SCENES = 1200  # 400 experiments and 800 gallery images; seeds 0 .. 1199, which training never sees
-SCENES_FOLDER = CACHE / "scenes-2"  # raise the number when drawings or captions change
+SCENES_NAME = "scenes-2"  # of their folder; raise the number when drawings or captions change
 TEXT_LAYER = FOLDER / "models" / "text"  # a trained linear layer on top of the package's model
 TEXT_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def cache_folders() -> list[Path]:
+    """Where the demo's files may be made: in the project, or else in the user's cache."""
+    users = user_cache_path("retrieval-augmented-captioning", appauthor=False)
+    return [CACHE, users] if users.is_absolute() else [CACHE]  # it is not for a user without a home
 
 
 def models() -> Models:
@@ -51,16 +59,14 @@ def text_model_folder() -> Path:
     """Folder of all-MiniLM-L6-v2 with the demo's linear layer, assembled at first use."""
     layer = b"".join(path.read_bytes() for path in sorted(TEXT_LAYER.iterdir()))
     digest = hashlib.sha256(layer).hexdigest()[:12]
-    return _ensure_filled(CACHE / f"text-{digest}", "modules.json", assemble_text_model)
+    return ensure_filled(f"text-{digest}", cache_folders(), assemble_text_model)
 
 
 def assemble_text_model(folder: Path) -> None:
     """Write the package's model to `folder`, with the layer between pooling and normalisation."""
     package = text_package_folder()
-    shutil.copytree(
-        package, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "modules.json")
-    )
-    shutil.copytree(TEXT_LAYER, folder / "2_Dense")
+    _copy_files(package, folder)
+    _copy_files(TEXT_LAYER, folder / "2_Dense")
     transformer, pooling, normalize = json.loads(
         (package / "modules.json").read_text(encoding="utf-8")
     )
@@ -70,6 +76,15 @@ def assemble_text_model(folder: Path) -> None:
         module | {"idx": number, "name": str(number)} for number, module in enumerate(modules)
     ]
     (folder / "modules.json").write_text(json.dumps(numbered, indent=2), encoding="utf-8")
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy all files but hidden ones, without their permissions."""
+    for path in sorted(source.rglob("[!.]*")):
+        if path.is_file():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def text_package_folder() -> Path:
@@ -90,9 +105,16 @@ def text_package_folder() -> Path:
     return folder
 
 
+def scenes_folder() -> Path:
+    """Where the demo's scenes are, or will be drawn."""
+    folders = [folder / SCENES_NAME for folder in cache_folders()]
+    drawn = filter(is_sealed, folders)
+    return next(drawn, None) or next(filter(can_write, folders), folders[0])
+
+
 def prepare_scenes() -> Path:
     """Folder of the demo's scenes with captions.txt, drawn at first use (a few seconds)."""
-    return _ensure_filled(SCENES_FOLDER, "captions.txt", lambda folder: draw_scenes(folder, SCENES))
+    return ensure_filled(SCENES_NAME, cache_folders(), lambda folder: draw_scenes(folder, SCENES))
 
 
 def draw_scenes(folder: Path, count: int) -> None:
@@ -111,41 +133,18 @@ def draw_scenes(folder: Path, count: int) -> None:
             range(count), desc="Drawing the demo's scenes", unit="scene", disable=quiet
         ):
             scene, name = sample_scene(seed), f"{seed:04}.jpg"
-            draw(scene).save(folder / name, quality=95, subsampling=0)
+            # PIL itself would take half a file for a whole one when the disk is full.
+            picture = io.BytesIO()
+            draw(scene).save(picture, "JPEG", quality=95, subsampling=0)
+            (folder / name).write_bytes(picture.getvalue())
             captions = write_captions(scene, PLACE_NAMES[scene.place], random.Random(seed))
             rows.writerows([name, text] for text in captions)
-
-
-def _ensure_filled(folder: Path, mark: str, fill: Callable[[Path], None]) -> Path:
-    """`folder`, created by `fill` unless it holds the file `mark`.
-
-    Other processes never see it half filled, even when several create it at the same time.
-    """
-    if not (folder / mark).exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
-        try:
-            work.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-            fill(work)
-            _publish(work, folder, mark)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return folder
-
-
-def _publish(work: Path, target: Path, mark: str) -> None:
-    """Move a finished folder into place, or keep the one that another process put there first."""
-    try:
-        os.replace(work, target)
-    except OSError:
-        if not (target / mark).exists():
-            raise
 
 
 # What main hands to the pipeline. The functions are looked up when they are called.
 EMBEDDED = Demo(
     label="demo",
-    folder=lambda: SCENES_FOLDER,
+    folder=lambda: scenes_folder(),
     prepare_dataset=lambda: prepare_scenes(),
     models=models,
     knows="the demo's drawings only",

@@ -15,18 +15,21 @@ def scene_scores(caption: str, references: Sequence[str]) -> dict[str, float]:
     """Recall of what the references mention, 0..1; NaN where they mention nothing.
 
     `place`: the proper name; `things`: things with their colours; `kinds`: things of any colour;
-    `colors`: the colours of the things that `caption` mentions; `time` and `ground`.
+    `time` and `ground`. `colors` is a precision: of the (colour, kind) pairs that `caption`
+    mentions and whose kind some reference mentions with a colour, the share that is in a
+    reference. So where references give one kind two colours, both are right, and a caption that
+    gives it two has each judged.
     """
     said, truths = read_mentions(caption), [read_mentions(reference) for reference in references]
     things = {thing for truth in truths for thing in truth.things}
-    color_of = {kind: color for color, kind in things}
-    named = {kind: color for color, kind in said.things if kind in color_of}
+    kinds = {kind for _, kind in things}
+    judged = {thing for thing in said.things if thing[1] in kinds}
     true_place = next(filter(None, map(place_name, references)), None)
     return {
         "place": float(place_name(caption) == true_place),
         "things": _share(len(said.things & things), len(things)),
-        "kinds": _share(len(said.kinds & set(color_of)), len(color_of)),
-        "colors": _share(sum(color_of[kind] == color for kind, color in named.items()), len(named)),
+        "kinds": _share(len(said.kinds & kinds), len(kinds)),
+        "colors": _share(len(judged & things), len(judged)),
         "time": _agrees(said.time, [truth.time for truth in truths]),
         "ground": _agrees(said.ground, [truth.ground for truth in truths]),
     }

@@ -118,7 +118,7 @@ def test_the_package_of_the_text_model_is_verified(monkeypatch):
 
 
 def test_scenes_are_published_whole_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "SCENES_FOLDER", tmp_path / "scenes")
+    monkeypatch.setattr(demo, "CACHE", tmp_path)
 
     def interrupted(folder, count):
         (folder / "0000.jpg").write_bytes(b"")
@@ -127,4 +127,4 @@ def test_scenes_are_published_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "draw_scenes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.prepare_scenes()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]

@@ -191,7 +191,7 @@ def test_out_of_reach_auto_shows_the_demo_and_hub_fails_with_the_remedy(
 ):
     import demo
 
-    monkeypatch.setattr(demo, "prepare_scenes", lambda: demo.SCENES_FOLDER)
+    monkeypatch.setattr(demo, "prepare_scenes", demo.scenes_folder)
     settings.MODE = "auto"
     start = time.monotonic()
     assert resolve_names(demo.EMBEDDED).mode == "demo"
