@@ -4,7 +4,6 @@ The gallery is the "training" images, whose captions give context.
 """
 
 import hashlib
-import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,13 +15,13 @@ from tqdm import tqdm
 import config
 from support.errors import ImageError, SettingError
 from support.hub.names import resolve_names
+from support.log import log
 from support.records import ResolvedNames, Sample
 from support.sources.columns import clean_captions
-from support.sources.images import decode_image
+from support.sources.files import OutsideFolderError
+from support.sources.images import decode
 from support.sources.source import Source, open_source
 from support.text import first_few
-
-log = logging.getLogger("captioning")
 
 # Looked up by name, as plugins are, when a notebook asks for the dataset alone: the stages do not
 # import the demo. Everything else gets it from main.
@@ -76,7 +75,7 @@ def load_and_split_dataset(names: ResolvedNames | None = None) -> DatasetLoader:
 
     Raises SettingError for a path that is not there, a column or split that cannot be found, or a
     dataset too small for config.EXPERIMENT_SAMPLES; HubError for a Hub dataset that cannot be
-    fetched.
+    fetched; PipelineError for a table that is damaged.
     """
     names = names or resolve_names(pkgutil.resolve_name(DEMO))
     source = open_source(names.dataset)
@@ -103,26 +102,23 @@ def _with_role(role: str, samples: Iterable[Sample]) -> list[Sample]:
 
 def _read_samples(source: Source) -> Iterator[Sample]:
     """The samples of a source in its order; rows without file or caption are left out."""
-    missing, uncaptioned = [], 0
+    missing: list[str] = []
+    outside: list[str] = []
+    uncaptioned = 0
     rows = range(len(source))
     hidden = not config.SHOW_PROGRESS
     for row in tqdm(rows, desc="Reading images", unit="image", delay=2, disable=hidden):
         try:
-            data = source.read_bytes(row)
+            digest, captions = _hash_row(source, row), clean_captions(source.captions(row))
+        except OutsideFolderError as error:
+            outside.append(str(error))
         except ImageError as error:
             missing.append(str(error))
-            continue
-        captions = clean_captions(source.captions(row))
-        if not captions:
-            uncaptioned += 1
-            continue
-        yield Sample(
-            content_hash=hashlib.sha256(data).hexdigest(),
-            label=source.label(row),
-            open_image=partial(_decode_row, source, row),
-            captions=captions,
-            original_index=row,
-        )
+        else:
+            if captions:
+                decode_row = partial(_decode_row, source, row)
+                yield Sample(digest, source.label(row), decode_row, captions, original_index=row)
+            uncaptioned += not captions
     if missing:
         log.warning(
             "%d of %d images cannot be read and are left out: %s",
@@ -130,12 +126,24 @@ def _read_samples(source: Source) -> Iterator[Sample]:
             len(source),
             first_few(missing),
         )
+    if outside:
+        log.warning(
+            "%d rows name files outside the folder, and are left out: %s",
+            len(outside),
+            first_few(outside),
+        )
     if uncaptioned:
         log.warning("%d images have no caption and are left out.", uncaptioned)
 
 
+def _hash_row(source: Source, row: int) -> str:
+    with source.open(row) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _decode_row(source: Source, row: int) -> Image.Image:
-    return decode_image(source.read_bytes(row), source.label(row))
+    with source.open(row) as file:
+        return decode(file, source.label(row))
 
 
 def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:

@@ -9,9 +9,10 @@ How they survive a crash is described in docs/ARCHITECTURE.md.
 """
 
 import atexit
-import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 
 import config
 from support.errors import DatabaseError
+from support.log import log
 from support.records import GeneratedCaption, ModelRef, Sample
 from support.settings import configured_folder
 from support.storage.captions import CaptionRecord, CaptionTable
@@ -28,8 +30,6 @@ from support.storage.journal import Updates
 from support.storage.store import Store
 from support.storage.vectors import VectorTable
 from support.text import clean_text
-
-log = logging.getLogger("captioning")
 
 
 def database_folder(dataset: str, suffix: str = "") -> Path:
@@ -52,18 +52,19 @@ class DatabaseManager:
     """The databases of one dataset.
 
     `rebuild` recomputes damaged files and vectors that do not fit, keeping the captions that can be
-    read. Raises DatabaseError, naming the file and the way out, for files that are damaged, of a
-    newer format, or locked.
+    read; `renew` recomputes the latter only, with a notice. Raises DatabaseError, naming the file
+    and the way out, for files that are damaged, of a newer format, or locked.
     """
 
-    def __init__(self, folder: Path, dataset: str, rebuild: bool = False):
+    def __init__(self, folder: Path, dataset: str, rebuild: bool = False, renew: bool = False):
         self.folder = folder
-        self._rebuild = rebuild
+        self.rebuild = rebuild
+        self._renew = renew
         self._rebuilt: set[str] = set()
         header = {"content": "captions", "dataset": dataset}
         self._captions = CaptionTable(folder / config.CAPTION_DB, header)
         self._store = Store(folder, self._captions, rebuild)
-        atexit.register(self._close_at_exit)
+        _open.add(self)
 
     # --- Reading ----------------------------------------------------------------------------------
     @property
@@ -83,7 +84,7 @@ class DatabaseManager:
     def recorded_revision(self, file: str, ref: ModelRef) -> str | None:
         """The revision that a model's vectors were made with; None without any, or on a rebuild."""
         name = self._vector_file(file, ref)
-        if self._rebuild and name not in self._rebuilt:
+        if self.rebuild and name not in self._rebuilt:
             return None
         return read_header(self.folder / name).get("revision")
 
@@ -103,12 +104,24 @@ class DatabaseManager:
             "dtype": "float32",
             **details,
         }
-        if self._rebuild and name not in self._rebuilt:
+        if self._is_outdated(name, header):
             self._store.start_vectors(name, header, replace=True)
             self._rebuilt.add(name)
         elif not (self.folder / name).exists():
             self._store.start_vectors(name, header)
         return self._store.snapshot.vectors(name, header)
+
+    def _is_outdated(self, name: str, header: Header) -> bool:
+        """Whether the vectors in a file are to be replaced: on a rebuild, or by newer ones."""
+        if name in self._rebuilt or self.rebuild:
+            return name not in self._rebuilt
+        if not self._renew:
+            return False
+        there = read_header(self.folder / name).get("revision", header["revision"])
+        if there == header["revision"]:
+            return False
+        log.warning("%s is of another version of its model: computed anew.", self.folder / name)
+        return True
 
     # --- Writing ----------------------------------------------------------------------------------
     def sync_gallery(self, samples: Iterable[Sample]) -> None:
@@ -128,8 +141,7 @@ class DatabaseManager:
             return {config.CAPTION_DB: records}
 
         self.refresh()
-        if changes()[config.CAPTION_DB]:  # without changes no lock is needed
-            self._store.update(changes)
+        self._update_if_needed(changes)
 
     def add_generated(
         self, sample: Sample, generated: GeneratedCaption, table: VectorTable, vector: np.ndarray
@@ -167,17 +179,34 @@ class DatabaseManager:
         """Records unit vectors (D,) by content hash or caption. Raises DatabaseError for others."""
         self._store.update(lambda: {self._name(table): table.encode(vectors)})
 
+    def record_paths(self, samples: Iterable[Sample]) -> None:
+        """Records where those of `samples` lie now that are users' own and were elsewhere."""
+        samples = list(samples)
+
+        def changes() -> Updates:
+            records: dict[str, Any] = {}
+            for sample in samples:
+                old = self.captions.get(sample.content_hash)
+                record = None if old is None else _caption_record(sample, old["index"], old)
+                if record != old:
+                    records[sample.content_hash] = record
+            return {config.CAPTION_DB: records}
+
+        self._update_if_needed(changes)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the writers' lock, for files beside the databases."""
+        return self._store.lock.held()
+
+    def _update_if_needed(self, changes: Callable[[], Updates]) -> None:
+        if changes()[config.CAPTION_DB]:  # without changes no lock is needed
+            self._store.update(changes)
+
     def close(self, compact: bool = True) -> None:
         """Compacts the journal. What was added is safe without it: the next program reads it."""
-        atexit.unregister(self._close_at_exit)
+        _open.discard(self)
         if compact:
             self._store.compact_if_free()
-
-    def _close_at_exit(self) -> None:
-        try:
-            self.close()
-        except DatabaseError as error:
-            log.warning("%s", error)
 
     def __enter__(self) -> "DatabaseManager":
         return self
@@ -189,9 +218,23 @@ class DatabaseManager:
         return table.path.relative_to(self.folder).as_posix()
 
 
+# Weakly held: a notebook that opens the databases again must not keep the old ones in memory.
+_open: weakref.WeakSet[DatabaseManager] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Closes what is still open when the program ends."""
+    for manager in list(_open):
+        try:
+            manager.close()
+        except DatabaseError as error:
+            log.warning("%s", error)
+
+
 def _caption_record(sample: Sample, index: int, old: CaptionRecord | None) -> CaptionRecord:
     """The record of an image, with the captions that the database holds already."""
-    if old is not None and sample.role == "own":
+    if old is not None and sample.role == "own" and old["original_index"] is not None:
         # A user's copy of a dataset's image does not rename it.
         image, original_index = old["image"], old["original_index"]
     else:

@@ -1,6 +1,5 @@
 """Stage 2: images to unit vectors, by CLIP or SigLIP."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -12,11 +11,12 @@ import config
 from support import models
 from support.batches import batches
 from support.errors import ImageError, PipelineError
+from support.hub.errors import errors_explained
+from support.log import log
 from support.records import ModelRef, Sample
 from support.sources.own import own_sample
 from support.storage.vectors import VectorTable
-
-log = logging.getLogger("captioning")
+from support.text import printable
 
 BACKEND = "pil"  # of the image processor; another one shifts vectors a little: databases record it
 
@@ -98,7 +98,8 @@ def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> Imag
     dimension = projected or model.config.vision_config.hidden_size
 
     def load_tokenizer() -> Any:
-        return AutoTokenizer.from_pretrained(path, **without_dtype)
+        with errors_explained(name, "model"):
+            return AutoTokenizer.from_pretrained(path, **without_dtype)
 
     return ImageEmbedder(model, processor, device, dimension, load_tokenizer)
 
@@ -203,7 +204,7 @@ def embed_gallery(
         if images:
             save(dict(zip(images, embedder.embed(list(images.values())), strict=True)))
     for label, reason in skipped.items():
-        log.warning("Skipped %s", reason if label in reason else f"{label}: {reason}")
+        log.warning("Skipped %s", reason if printable(label) in reason else f"{label}: {reason}")
     return skipped
 
 

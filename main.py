@@ -14,10 +14,8 @@ result = run_experiment(dataset_loader, db_manager, experiment_index=42)
 """
 
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,15 @@ from PIL import Image
 import config
 import demo
 from caption_embedder import embed_captions, load_caption_embedder
-from cli import flags, output, process
+from cli import output, process
 from dataset_loader import DatasetLoader, load_and_split_dataset
 from db_manager import DatabaseManager, database_folder
 from demo.scoring import SCORES
 from experiments import evaluation, metrics, tables
+from experiments.finished import read_results
+from experiments.pools import FixedPool, fixed_pool
 from experiments.results import Clock, build_results, made_with, save_results, save_summary
-from experiments.runs import Outcome, caption_all, caption_files, resume_run
+from experiments.runs import Outcome, Work, caption_all
 from experiments.search import clean_query, is_text, search_by_image, search_by_text
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
@@ -41,7 +41,8 @@ from similarity_search import Pool
 from support.errors import PipelineError
 from support.hub.names import configured_models, resolve_names
 from support.hub.revisions import locate
-from support.records import ModelRef, Models, Neighbor, Sample
+from support.paths import expand_home
+from support.records import Models, Neighbor, Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_images
@@ -86,10 +87,11 @@ def run_all_experiments(
     """
     wanted = range(len(dataset_loader.get_experiment_data())) if indices is None else indices
     samples = [dataset_loader.experiment(index) for index in wanted]
-    outcome = _run_all(samples, System(dataset_loader, db_manager), recaption)
+    system = System(dataset_loader, db_manager)
+    outcome = _run_over(samples, system, fix_pool(system, recaption))
     if outcome.failures:
-        raise PipelineError(outcome.failures_text(len(samples)))
-    return outcome.of(samples)
+        raise PipelineError(outcome.failures_text())
+    return list(read_results(outcome.of(samples)))
 
 
 def caption_image(
@@ -128,8 +130,16 @@ def evaluate_retrieval(
 
     All of both by default.
     """
+    evaluated = _evaluate(System(dataset_loader, db_manager), samples, arms)
+    evaluated.progress.close()
+    return evaluated.outcome
+
+
+def _evaluate(
+    system: System, samples: int | None, arms: Sequence[str] | None
+) -> evaluation.Evaluation:
     chosen = evaluation.check_arms(arms)
-    system = System(dataset_loader, db_manager)
+    dataset_loader = system.dataset_loader
     models = _locate_models(system)
     embedder, table = embed_images(system)
     pipeline = evaluation.Pipeline(
@@ -150,7 +160,9 @@ def open_system(own_images: bool = False, rebuild: bool = False) -> System:
     names = resolve_names(demo.EMBEDDED, own_images, newest=rebuild)
     dataset_loader = load_and_split_dataset(names)
     folder = database_folder(names.label, names.database_suffix)
-    db_manager = DatabaseManager(folder, names.label, rebuild)
+    # The demo's own databases follow its models; a user's never change unasked.
+    renew = names.label == demo.EMBEDDED.label
+    db_manager = DatabaseManager(folder, names.label, rebuild, renew)
     db_manager.sync_gallery(dataset_loader.get_training_data())
     return System(dataset_loader, db_manager)
 
@@ -158,7 +170,7 @@ def open_system(own_images: bool = False, rebuild: bool = False) -> System:
 def embed_images(system: System) -> EmbeddedImages:
     """Stage 2: embeds the images that config's model has not seen: gallery and captioned ones."""
     clip = model_refs(system.dataset_loader.mode).clip
-    ref = _located(system, config.IMAGE_EMBEDDING_DB, clip)
+    ref = system.located(config.IMAGE_EMBEDDING_DB, clip)
     return embed_dataset(system.dataset_loader, ref, system.db_manager)
 
 
@@ -188,12 +200,25 @@ def run_stages(
     return save_results(build_results(samples, neighbors, made, indices, clock), samples)
 
 
-def _run_all(samples: Sequence[Sample], system: System, recaption: bool) -> Outcome:
-    """Stages 3 to 7 for those of `samples` that no run with the same identity has finished."""
+def fix_pool(system: System, recaption: bool = False) -> FixedPool:
+    """Where a run over many images finds neighbors: the same pool after a stop, in any order."""
     system.db_manager.refresh()
     _, table = embed_images(system)
-    run, pool, done = resume_run(system, table, _locate_models(system), recaption)
-    return caption_all(samples, lambda batch: run_stages(batch, system, pool, run), done)
+    return fixed_pool(system, table, _locate_models(system), recaption)
+
+
+def _run_over(
+    items: Sequence[Sample] | Sequence[Path],
+    system: System,
+    fixed: FixedPool,
+    show: Callable[[Result], None] | None = None,
+) -> Outcome:
+    """Stages 3 to 7 for those of `items`, samples or files, that the run has not finished."""
+
+    def caption(batch: Sequence[Sample]) -> list[Result]:
+        return run_stages(batch, system, fixed.pool, fixed.run)
+
+    return caption_all(items, fixed.run, system.db_manager, Work(caption, show))
 
 
 # --- Search ---------------------------------------------------------------------------------------
@@ -202,7 +227,7 @@ def _search_text(query: str, system: System, top_k: int | None = None) -> list[N
     system.db_manager.refresh()
     # The text model alone: a search by text must not wait for a download of the others.
     refs = model_refs(system.dataset_loader.mode)
-    text_model = _located(system, config.CAPTION_EMBEDDING_DB, refs.text)
+    text_model = system.located(config.CAPTION_EMBEDDING_DB, refs.text)
     return search_by_text(text, system, text_model, top_k)
 
 
@@ -221,71 +246,60 @@ def _locate_models(system: System) -> Models:
     """The three models with their files, downloaded where they are missing."""
     refs = model_refs(system.dataset_loader.mode)
     return Models(
-        clip=_located(system, config.IMAGE_EMBEDDING_DB, refs.clip),
+        clip=system.located(config.IMAGE_EMBEDDING_DB, refs.clip),
         vlm=locate(refs.vlm),
-        text=_located(system, config.CAPTION_EMBEDDING_DB, refs.text),
+        text=system.located(config.CAPTION_EMBEDDING_DB, refs.text),
     )
-
-
-def _located(system: System, file: str, ref: ModelRef) -> ModelRef:
-    """`ref` with its files, at the revision that its vectors in the databases were made with."""
-    return locate(ref, system.db_manager.recorded_revision(file, ref))
 
 
 # --- The command line -----------------------------------------------------------------------------
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
-    arguments = flags.parse(argv)
     commands = {
         "caption": _caption_command,
         "search": _search_command,
         "evaluate": _evaluate_command,
     }
-    return process.run(commands[arguments.command], arguments)
+    return process.run(commands, argv)
 
 
 def _caption_command(arguments: Namespace) -> int:
-    paths: list[Path] = []
-    for name in arguments.image or []:
-        paths += find_images(name)
-    system = initialize_system(bool(paths), hasattr(arguments, "rebuild"))
+    names = arguments.image or []
+    paths = [path for name in names for path in find_images(name)]
+    # A file that cannot be read is reported before the dataset is opened and models are loaded.
+    is_single = len(names) == 1 and paths == [expand_home(names[0])]
+    single = own_sample(paths[0]) if is_single else None
+    system = initialize_system(bool(names), hasattr(arguments, "rebuild"))
     with system.db_manager:
-        if arguments.image:
-            return _caption_files(paths, system)
-        if arguments.all:
-            return _caption_all(system, hasattr(arguments, "recaption"))
-        output.print_result(run_experiment(*system))
-        _print_gallery(system.dataset_loader)
+        if arguments.all or (names and not single):
+            return _caption_many(paths, system, hasattr(arguments, "recaption"))
+        result = run_stages([single], system)[0] if single else run_experiment(*system)
+        output.print_result(result)
+        output.print_gallery(system.dataset_loader)
     return 0
 
 
-def _caption_files(paths: Sequence[Path], system: System) -> int:
-    """Captions files from one fixed pool; what fails is named at the end, with status 1."""
-    pool = system.pool(embed_images(system).vectors)
-    caption = partial(run_stages, system=system, pool=pool)
-    outcome = caption_files(paths, caption, output.print_result)
-    _print_gallery(system.dataset_loader)
-    return output.report_failures(outcome.failures_text(len(paths)))
+def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int:
+    """Captions files, or without any all experiments; a run that was stopped goes on.
 
-
-def _caption_all(system: System, recaption: bool) -> int:
-    start = time.monotonic()
+    What fails is named at the end, with status 1.
+    """
+    fixed = fix_pool(system, recaption)
     samples = system.dataset_loader.get_experiment_data()
-    outcome = _run_all(samples, system, recaption)
-    seconds = time.monotonic() - start
-    results = outcome.of(samples)
-    summary = save_summary(results, outcome.failures, seconds)
-    print(
-        f"{len(results)} of {len(samples)} experiment images captioned in {seconds:.0f} s. "
-        f"Summary: {summary}"
-    )
-    return output.report_failures(outcome.failures_text(len(samples)))
+    outcome = _run_over(paths or samples, system, fixed, output.print_result if paths else None)
+    output.print_gallery(system.dataset_loader)
+    kind = "images" if paths else "experiments"
+    rows = list(outcome.rows.values()) if paths else outcome.of(samples)
+    origin = made_with(system.dataset_loader, _locate_models(system))
+    path = save_summary(kind, origin, fixed.run, rows, outcome.failures, outcome.seconds)
+    print(f"{outcome.summary_text(kind)} Summary: {path}")
+    return output.report_failures(outcome.failures_text())
 
 
 def _search_command(arguments: Namespace) -> int:
     # A file that cannot be read is reported before the dataset is opened and models are loaded.
     image = None if arguments.image is None else own_sample(arguments.image)
-    system = open_system(rebuild=hasattr(arguments, "rebuild"))
+    system = open_system(image is not None, hasattr(arguments, "rebuild"))
     with system.db_manager:
         if image is None:
             output.print_neighbors(_search_text(arguments.query, system))
@@ -301,15 +315,12 @@ def _evaluate_command(arguments: Namespace) -> int:
     with system.db_manager:
         experiments = system.dataset_loader.get_experiment_data()
         evaluation.check_samples(arguments.samples, experiments)
-        outcome = evaluate_retrieval(*system, arguments.samples, arms)
-    paths = tables.save_evaluation(outcome, SCORES)
-    print(tables.evaluation_table(outcome, SCORES))
+        evaluated = _evaluate(system, arguments.samples, arms)
+    paths = tables.save_evaluation(evaluated.outcome, SCORES)
+    evaluated.progress.close()  # only now: a full disk must not cost hours of captioning
+    print(tables.evaluation_table(evaluated.outcome, SCORES))
     print("Saved: " + ", ".join(map(str, paths)))
     return 0
-
-
-def _print_gallery(dataset_loader: DatasetLoader) -> None:
-    output.print_gallery(len(dataset_loader.get_training_data()), len(dataset_loader.unreadable))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from support.hub.token import (
     token_state,
     use_huggingface_token,
 )
+from support.terminal import guard_terminal
 
 MODEL_SETTINGS = ("CLIP_MODEL_NAME", "VLM_MODEL_NAME", "CAPTION_EMBEDDING_MODEL")
 REMEDY = f"Create a new one at {TOKEN_PAGE}, then run: python setup_token.py"
@@ -33,6 +34,7 @@ REMEDY = f"Create a new one at {TOKEN_PAGE}, then run: python setup_token.py"
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="setup_token.py", description="Store or check a Hugging Face token."
     )

@@ -31,8 +31,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.command == "caption":
         _check_caption(parser, arguments)
-    if hasattr(arguments, "recaption") and not arguments.all:
-        parser.error("--recaption goes with --all")
+    if hasattr(arguments, "recaption") and not (arguments.all or arguments.image):
+        parser.error("--recaption goes with --all or --image")
     if arguments.command == "search" and (arguments.query is None) == (arguments.image is None):
         search.error(
             'give either a text or --image: main.py search "a dog runs", '
@@ -70,7 +70,7 @@ def _caption_parser(common: Parser) -> Parser:
     parser.add_argument("--image", nargs="+", metavar="PATH", help=own)
     everything = "caption every experiment image; resumes a stopped run"
     parser.add_argument("--all", action="store_true", help=everything)
-    _add_switch(parser, "--recaption", "with --all: caption all of them again")
+    _add_switch(parser, "--recaption", "with --all or --image: caption again")
     parser.set_defaults(command="caption", image=None)
     return parser
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from support.records import Neighbor
 from support.result import Result, SimilarImage
@@ -44,8 +45,9 @@ def print_neighbors(found: Sequence[Neighbor]) -> None:
         print_neighbor(neighbor.as_dict())
 
 
-def print_gallery(images: int, unreadable: int) -> None:
-    """Prints how many gallery images could be used."""
+def print_gallery(dataset: Any) -> None:
+    """Prints how many gallery images of a DatasetLoader could be used."""
+    images, unreadable = len(dataset.get_training_data()), len(dataset.unreadable)
     skipped = f", {unreadable} skipped because they cannot be read" if unreadable else ""
     print(f"Gallery: {images - unreadable} images{skipped}")
 

@@ -5,29 +5,34 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from cli import flags
 from support.errors import PipelineError
-
-log = logging.getLogger("captioning")
+from support.log import log
+from support.storage.errors import CHECK_DISK
+from support.terminal import guard_terminal
 
 
 class Terminated(BaseException):
     """SIGTERM, raised where the program stands so that open work is closed on the way out."""
 
 
-def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Runs `command` with the flags applied; returns the exit status of the process.
+Command = Callable[[argparse.Namespace], int]
+
+
+def run(commands: Mapping[str, Command], argv: list[str] | None = None) -> int:
+    """Runs the command that `argv` names, with its flags; returns the exit status of the process.
 
     0 done, 1 failed, 2 a wrong flag or setting, 130 and 143 stopped by SIGINT and SIGTERM.
     """
+    guard_terminal()
+    arguments = flags.parse(argv)
     _set_up_terminal(quiet=hasattr(arguments, "quiet"))
     try:
         flags.apply(arguments)
-        return command(arguments)
+        return commands[arguments.command](arguments)
     except (KeyboardInterrupt, Terminated) as stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # a second one ends the process: nothing is lost
@@ -47,6 +52,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, PipelineError):
         print(error, file=sys.stderr)
         return error.exit_status
+    if isinstance(error, OSError) and error.filename is not None:
+        print(f"{error.filename}: {error.strerror}. {CHECK_DISK}.", file=sys.stderr)
+        return 1
     print(
         f"Unexpected {type(error).__name__}: {error}\nRun with --debug for the traceback.",
         file=sys.stderr,
@@ -60,9 +68,5 @@ def _set_up_terminal(quiet: bool) -> None:
 
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, terminate)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a test's or notebook's stream
-            # A terminal that cannot show a character still shows the rest.
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.ERROR if quiet else logging.INFO)

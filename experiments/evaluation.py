@@ -12,37 +12,32 @@ captions of an image.
 """
 
 import hashlib
-import json
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import config
 from caption_embedder import CaptionEmbedder
-from experiments.results import results_folder
+from experiments.identity import settings_of_former_names, short_hash
+from experiments.progress import CaptionRow, Progress
 from experiments.scores import Scorer
 from image_embedder import ImageEmbedder
 from prompt_generator import build_prompt, context_captions
 from similarity_search import Pool
 from support.batches import batches
-from support.errors import ImageError, SettingError
+from support.errors import ImageError, PipelineError, SettingError
 from support.extra_scores import ExtraScores
+from support.log import log
 from support.records import Neighbor, Sample
 from support.result import MadeWith
-from support.settings import caption_settings
-from support.storage.errors import unwritable
-from support.storage.strict_json import to_json
+from support.settings import caption_settings, changed_settings
+from support.text import first_few
 from vlm_captioner import Captioner
-
-log = logging.getLogger("captioning")
 
 ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
 NEED_A_PROMPT = ("retrieved", "random", "wrong")
-CaptionRow = dict[str, Any]  # arm, content_hash, caption, prompt
 Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions that it is shown
 
 
@@ -74,16 +69,23 @@ def check_samples(wanted: int | None, available: Sequence[Sample]) -> None:
         )
 
 
-def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline) -> dict[str, Any]:
+class Evaluation(NamedTuple):
+    """What an evaluation has found, and its captions on disk, to be closed once that is saved."""
+
+    outcome: dict[str, Any]  # settings, models, scores with intervals, every caption; JSON-ready
+    progress: Progress
+
+
+def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline) -> Evaluation:
     """Captions `samples` under each arm and scores them; resumes an evaluation that was stopped.
 
-    Returns settings, models, scores with intervals and every caption, JSON-ready.
+    Raises PipelineError if no sample can be read.
     """
     arms = _applicable(arms, pipeline.captioner)
-    samples = list(_readable(samples))
+    samples = _readable(samples)
     vectors = _embed(samples, pipeline)
     contexts = {arm: _contexts(arm, samples, vectors, pipeline.pool) for arm in arms}
-    progress = Progress(_fingerprint(pipeline, contexts))
+    progress = Progress(*_names(pipeline, contexts))
     for arm in arms:
         _caption_arm(arm, samples, contexts[arm], pipeline, progress)
     rows = {arm: progress.rows(arm, samples) for arm in arms}
@@ -96,8 +98,7 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
         "scores": scorer.score(_captions(rows), contexts),
         "captions": list(_caption_rows(rows, samples)),
     }
-    progress.close()
-    return outcome
+    return Evaluation(outcome, progress)
 
 
 def _applicable(arms: Sequence[str], captioner: Captioner) -> list[str]:
@@ -109,14 +110,23 @@ def _applicable(arms: Sequence[str], captioner: Captioner) -> list[str]:
     return [arm for arm in arms if arm not in NEED_A_PROMPT]
 
 
-def _readable(samples: Sequence[Sample]) -> Iterator[Sample]:
+def _readable(samples: Sequence[Sample]) -> list[Sample]:
+    readable, reasons = [], []
     for sample in samples:
         try:
             _ = sample.image
+            readable.append(sample)
         except ImageError as error:
-            log.warning("Left out: %s", error)
-        else:
-            yield sample
+            reasons.append(str(error))
+    if not readable:
+        raise PipelineError(
+            f"None of the {len(samples)} experiment images can be read: {first_few(reasons)}"
+        )
+    if reasons:
+        log.warning(
+            "%d images cannot be read and are left out: %s", len(reasons), first_few(reasons)
+        )
+    return readable
 
 
 def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
@@ -151,45 +161,15 @@ def _neighbors(arm: str, sample: Sample, vector: np.ndarray, pool: Pool) -> list
 
 
 # --- Captions -------------------------------------------------------------------------------------
-class Progress:
-    """The captions that an evaluation has written so far, kept in a file until it is finished."""
-
-    def __init__(self, fingerprint: str):
-        self.path = results_folder() / f"evaluation_{fingerprint}.partial.jsonl"
-        self.done: dict[tuple[str, str], CaptionRow] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue  # the half line of a killed run
-                self.done[row["arm"], row["content_hash"]] = row
-
-    def add(self, rows: Sequence[CaptionRow]) -> None:
-        """Keeps the captions of a batch; they are on disk when this returns."""
-        with unwritable(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + "".join(to_json(row) + "\n" for row in rows))
-                file.flush()
-                os.fsync(file.fileno())
-        self.done.update({(row["arm"], row["content_hash"]): row for row in rows})
-
-    def rows(self, arm: str, samples: Sequence[Sample]) -> list[CaptionRow]:
-        """The captions of `samples` under one arm, all of which are done."""
-        return [self.done[arm, sample.content_hash] for sample in samples]
-
-    def close(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def _fingerprint(pipeline: Pipeline, contexts: Contexts) -> str:
-    """Names an evaluation by all that decides its captions.
+def _names(pipeline: Pipeline, contexts: Contexts) -> tuple[str, str]:
+    """Names for an evaluation by all that decides its captions, the second as in version 0.1.
 
     Models, settings, and the gallery through the contexts.
     """
-    decisive = [pipeline.made_with, caption_settings(), contexts]
-    return hashlib.sha256(to_json(decisive).encode()).hexdigest()[:12]
+    origin = pipeline.made_with
+    now = [origin, changed_settings(), contexts]
+    former = [origin, settings_of_former_names(), contexts]
+    return short_hash(now), short_hash(former)
 
 
 def _caption_arm(

@@ -1,9 +1,8 @@
 """Result files: one per captioned image, and a summary of a run over many."""
 
-import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import config
 from dataset_loader import DatasetLoader
 from support.records import GeneratedCaption, Models, Neighbor, Sample
-from support.result import MadeWith, ModelVersion, Result
+from support.result import MadeWith, ModelVersion, Result, SummaryRow
 from support.settings import caption_settings, configured_folder
 from support.storage.files import publish_file
 from support.storage.strict_json import to_json
@@ -121,47 +120,40 @@ def _save_result(result: Result, sample: Sample) -> Result:
     return {**result, "result_file": str(publish(name, result))}
 
 
-def save_summary(results: Sequence[Result], failures: dict[str, str], seconds: float) -> Path:
-    """Writes experiments_summary_{timestamp}.json: every caption of a run, and what failed."""
-    rows = [
-        {
-            "experiment_index": result["experiment_info"]["experiment_index"],
-            "generated_caption": result["generated_caption"],
-            "original_caption": result["original_caption"],
-            "result_file": Path(result["result_file"]).name,
-        }
-        for result in results
-    ]
-    info: dict[str, Any] = dict(results[0]["experiment_info"]) if results else {}
+def summary_row(result: Result, path: Path) -> SummaryRow:
+    """What a summary says of a result, saved in `path`."""
+    return {
+        "experiment_index": result["experiment_info"]["experiment_index"],
+        "image": result["metadata"]["image"],
+        "generated_caption": result["generated_caption"],
+        "original_caption": result["original_caption"],
+        "result_file": path.name,
+    }
+
+
+def save_summary(
+    kind: str,
+    origin: MadeWith,
+    run: str,
+    rows: Sequence[SummaryRow],
+    failures: Mapping[str, str],
+    seconds: float,
+) -> Path:
+    """Writes {kind}_summary_{timestamp}.json: every caption of a run, and what failed."""
     summary = {
-        **{key: info.get(key) for key in ("mode", "dataset", "models", "run")},
+        **{key: origin[key] for key in ("mode", "dataset", "models")},
+        "run": run,
         "settings": caption_settings(),
         "captioned": len(rows),
         "failed": len(failures),
         "seconds": round(seconds, 1),
         "failures": failures,
-        "experiments": rows,
+        kind: rows,
     }
-    return publish("experiments_summary", summary)
+    return publish(f"{kind}_summary", summary)
 
 
 def publish(name: str, content: Any) -> Path:
     """Writes `content` to a new file NAME_{timestamp}.json in the results folder; its path."""
     text = to_json(content, indent=2) + "\n"
     return publish_file(results_folder(), f"{name}_{datetime.now():%Y%m%d_%H%M%S}", ".json", text)
-
-
-def results_of_run(run: str) -> dict[str, Result]:
-    """The results that a run over all experiments has left: content hash -> the newest result."""
-    found: dict[str, Result] = {}
-    paths = sorted(results_folder().glob("experiment_*.json"), key=lambda p: p.stat().st_mtime_ns)
-    for path in paths:
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if result["experiment_info"]["run"] == run:
-                key = result["metadata"]["content_hash"]
-                result["result_file"] = str(path)
-                found[key] = result
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # another program's file, or a single experiment's, which belongs to no run
-    return found

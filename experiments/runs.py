@@ -1,160 +1,162 @@
 """Runs over many images: one fixed pool, resumed where stopped; a failure costs one image."""
 
-import hashlib
-import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import config
-from experiments.results import describe, results_of_run
-from experiments.system import System
-from similarity_search import Candidate, Pool
+from db_manager import DatabaseManager
+from experiments.finished import FinishedImages
+from experiments.results import summary_row
 from support.batches import batches
-from support.errors import DatabaseError, HubError, ImageError, SettingError
-from support.records import Models, Sample
-from support.result import ModelVersion, Result
-from support.settings import caption_settings
+from support.errors import DatabaseError, HubError, ImageError, MemoryShortage, SettingError
+from support.log import log
+from support.records import Sample
+from support.result import Result, SummaryRow
 from support.sources.own import own_sample
-from support.storage.captions import CaptionRecord
-from support.storage.files import replace_file
-from support.storage.strict_json import to_json
-from support.storage.vectors import VectorTable
+from support.storage.lock import runner_number
 
-log = logging.getLogger("captioning")
-CaptionBatch = Callable[[Sequence[Sample]], Sequence[Result]]
+Item = Sample | Path
+
+
+class Work(NamedTuple):
+    """How a run captions, and what becomes of a result."""
+
+    caption: Callable[[Sequence[Sample]], Sequence[Result]]  # a batch: stages 3 to 7
+    show: Callable[[Result], None] | None = None  # each new result
 
 
 @dataclass
 class Outcome:
-    """The results and failures of a run over many images."""
+    """What has become of the images of a run; results stay on disk."""
 
-    results: dict[str, Result] = field(default_factory=dict)  # by content hash
+    rows: dict[str, SummaryRow] = field(default_factory=dict)  # by content hash
     failures: dict[str, str] = field(default_factory=dict)  # label -> reason
+    earlier: int = 0  # finished before, or by another program
+    copies: int = 0  # byte-identical to another
+    seconds: float = 0.0
 
-    def failures_text(self, total: int) -> str:
+    def summary_text(self, kind: str) -> str:
+        """How many images were captioned; `kind` is "experiments" or "images"."""
+        what = "experiment images" if kind == "experiments" else "images"
+        before = f" ({self.earlier} of them earlier)" if self.earlier else ""
+        total = len(self.rows) + len(self.failures)
+        return f"{len(self.rows)} of {total} {what} captioned in {self.seconds:.0f} s{before}."
+
+    def failures_text(self) -> str:
         """The failures in one line; empty without any."""
         if not self.failures:
             return ""
-        reasons = "; ".join(self.failures.values())
+        reasons = "; ".join(dict.fromkeys(self.failures.values()))
+        total = len(self.rows) + len(self.failures)
         return f"{len(self.failures)} of {total} images failed: {reasons}"
 
-    def of(self, samples: Sequence[Sample]) -> list[Result]:
-        """The results of `samples` in their order, without those that failed."""
+    def of(self, samples: Sequence[Sample]) -> list[SummaryRow]:
+        """What the summary says of `samples`, in their order; without those that failed."""
         hashes = [sample.content_hash for sample in samples]
-        return [self.results[key] for key in hashes if key in self.results]
+        return [self.rows[key] for key in hashes if key in self.rows]
 
 
-def caption_all(samples: Sequence[Sample], caption: CaptionBatch, outcome: Outcome) -> Outcome:
-    """Captions those of `samples` not in `outcome` yet, in batches of config.VLM_BATCH_SIZE."""
-    missing = [sample for sample in samples if sample.content_hash not in outcome.results]
-    done = len(samples) - len(missing)
-    for batch in batches(missing, config.VLM_BATCH_SIZE, "Captioning", "image", done=done):
-        _caption_batch(batch, caption, outcome)
-    return outcome
-
-
-def caption_files(
-    paths: Sequence[Path], caption: CaptionBatch, show: Callable[[Result], None]
+def caption_all(
+    items: Sequence[Item], run: str, db_manager: DatabaseManager, work: Work
 ) -> Outcome:
-    """Captions a user's own files batch by batch; each result is passed to `show` at once."""
-    outcome = Outcome()
-    for some in batches(paths, config.VLM_BATCH_SIZE, "Captioning", "image"):
-        samples = _open_files(some, outcome)
-        if not samples:
-            continue
-        _caption_batch(samples, caption, outcome)
-        for result in outcome.of(samples):
-            show(result)
-    return outcome
+    """Captions those of `items`, samples or files, that the run named `run` has not finished.
 
-
-def _open_files(paths: Sequence[Path], outcome: Outcome) -> list[Sample]:
-    """A sample for each distinct image; files that cannot be read are added to the failures."""
-    samples: dict[str, Sample] = {}
-    for path in paths:
-        try:
-            sample = own_sample(path)
-        except ImageError as error:
-            outcome.failures[str(path)] = str(error)
-        else:
-            samples.setdefault(sample.content_hash, sample)
-    return list(samples.values())
-
-
-def _caption_batch(batch: Sequence[Sample], caption: CaptionBatch, outcome: Outcome) -> None:
-    """Adds the results of `batch` to `outcome`; if one image fails, each is captioned alone."""
-    try:
-        captioned = caption(batch)
-    except (DatabaseError, HubError, SettingError):
-        raise  # no other image would fare better
-    except Exception as error:  # whatever one image causes is reported at the end
-        if len(batch) > 1:
-            for sample in batch:
-                _caption_batch([sample], caption, outcome)
-            return
-        log.debug("%s failed", batch[0].label, exc_info=error)
-        outcome.failures[batch[0].label] = str(error) or type(error).__name__
-    else:
-        hashes = [sample.content_hash for sample in batch]
-        outcome.results.update(zip(hashes, captioned, strict=True))
-
-
-# --- Runs over all experiments --------------------------------------------------------------------
-class Run(NamedTuple):
-    """A run over all experiments, and what is done of it."""
-
-    name: str
-    pool: Pool  # where neighbors are found, fixed for the whole run
-    done: Outcome
-
-
-def resume_run(system: System, vectors: VectorTable, models: Models, recaption: bool) -> Run:
-    """The run with this gallery, these models and config's settings; a new one to `recaption`."""
-    folder, captions = system.db_manager.folder, system.db_manager.captions
-    name, frozen = frozen_candidates(system.candidates(), describe(models), folder, recaption)
-    return Run(name, Pool(frozen, vectors.rows, vectors.matrix), finished(name, captions))
-
-
-def frozen_candidates(
-    found: Sequence[Candidate], models: Mapping[str, ModelVersion], folder: Path, recaption: bool
-) -> tuple[str, list[Candidate]]:
-    """The name of a run over all experiments, and those of `found` that give it context.
-
-    The gallery's always; of those captioned earlier, the ones in the databases when the first run
-    with the same gallery, models and settings began. They are kept in a file of `folder`, so that a
-    run that was stopped, and one that only adds what is missing, has the same context. With
-    `recaption` another run begins. Candidate's field names are part of the file and of the name.
+    In batches of config.VLM_BATCH_SIZE. What another program at the same run finishes meanwhile is
+    not captioned again.
     """
-    originals = [candidate for candidate in found if candidate.source == "original"]
-    decisive = [models, caption_settings(), [vars(candidate) for candidate in originals]]
-    name = hashlib.sha256(to_json(decisive).encode()).hexdigest()[:12]
-    path = folder / "frozen_pools" / f"{name}.json"
-    if recaption or not path.exists():
-        captioned = [vars(candidate) for candidate in found if candidate.source == "generated"]
-        pool = {"started": datetime.now().isoformat(), "captioned": captioned}
-        replace_file(path, [to_json(pool) + "\n"])
-    content = path.read_bytes()
-    frozen = [_as_candidate(fields) for fields in json.loads(content)["captioned"]]
-    return f"{name}-{hashlib.sha256(content).hexdigest()[:12]}", originals + frozen
+    start, size = time.monotonic(), config.VLM_BATCH_SIZE
+    runner = _Runner(FinishedImages(run, db_manager), db_manager, work)
+    with runner_number(db_manager.folder) as number:
+        for some in batches(_in_order(items, number), size, "Captioning", "image"):
+            runner.take(some)
+            runner.caption_waiting(at_least=size)
+        runner.caption_waiting(at_least=1)
+    runner.outcome.seconds = time.monotonic() - start
+    if runner.outcome.copies:
+        copies = runner.outcome.copies
+        log.warning("%d byte-identical copies are left out: one of each is captioned.", copies)
+    return runner.outcome
 
 
-def _as_candidate(fields: Mapping[str, Any]) -> Candidate:
-    return Candidate(**{**fields, "captions": tuple(fields["captions"])})
+def _in_order(items: Sequence[Item], number: int) -> Sequence[Item]:
+    """The order in which program `number` takes the images: the second one begins at the end.
+
+    So two programs at the same run meet in the middle, and do one batch twice at most.
+    """
+    if number == 1:
+        return items[::-1]
+    start = len(items) * number // (number + 1)
+    return [*items[start:], *items[:start]]
 
 
-def finished(run: str, records: Mapping[str, CaptionRecord]) -> Outcome:
-    """The results of `run` that are both in the databases' `records` and in the results folder."""
-    done = {}
-    for key, result in results_of_run(run).items():
-        if _is_recorded(run, records.get(key), result):
-            done[key] = result
-    return Outcome(done)
+class _Runner:
+    """Takes images, and captions in batches what is not finished."""
 
+    def __init__(self, finished: FinishedImages, db_manager: DatabaseManager, work: Work):
+        self.outcome = Outcome()
+        self._finished = finished
+        self._db_manager = db_manager
+        self._work = work
+        self._seen: set[str] = set()  # content hashes
+        self._waiting: list[Sample] = []
 
-def _is_recorded(run: str, record: CaptionRecord | None, result: Result) -> bool:
-    generated = (record or {}).get("generated") or {}
-    return generated.get("run") == run and generated["caption"] == result["generated_caption"]
+    def take(self, items: Sequence[Item]) -> None:
+        """Puts those of `items` in line that are neither finished nor copies of others."""
+        for item in items:
+            try:
+                sample = own_sample(item) if isinstance(item, Path) else item
+            except ImageError as error:
+                self.outcome.failures[str(item)] = str(error)
+                continue
+            if sample.content_hash in self._seen:
+                self.outcome.copies += 1
+            else:
+                self._seen.add(sample.content_hash)
+                self._waiting.append(sample)
+        self._drop_finished()
+
+    def caption_waiting(self, at_least: int) -> None:
+        """Captions the first batch in line, if there are `at_least` so many images."""
+        if len(self._waiting) >= at_least:
+            self._db_manager.refresh()
+            self._drop_finished()
+            batch = self._waiting[: config.VLM_BATCH_SIZE]
+            self._waiting = self._waiting[len(batch) :]
+            self._caption(batch)
+
+    def _drop_finished(self) -> None:
+        waiting, done = [], []
+        for sample in self._waiting:
+            row = self._finished.row(sample)
+            if row is None:
+                waiting.append(sample)
+            else:
+                self.outcome.rows[sample.content_hash] = row
+                done.append(sample)
+        self._waiting = waiting
+        self.outcome.earlier += len(done)
+        self._db_manager.record_paths([sample for sample in done if sample.role == "own"])
+
+    def _caption(self, batch: Sequence[Sample]) -> None:
+        """Captions a batch; if one image fails, each is captioned alone."""
+        if not batch:
+            return
+        try:
+            results = self._work.caption(batch)
+        except (DatabaseError, HubError, MemoryShortage, SettingError):
+            raise  # no other image would fare better
+        except Exception as error:  # whatever one image causes is reported at the end
+            if len(batch) == 1:
+                log.debug("%s failed", batch[0].label, exc_info=error)
+                self.outcome.failures[batch[0].label] = str(error) or type(error).__name__
+            for sample in batch if len(batch) > 1 else ():
+                self._caption([sample])
+        else:
+            for sample, result in zip(batch, results, strict=True):
+                path = Path(result["result_file"])
+                self.outcome.rows[sample.content_hash] = summary_row(result, path)
+                if self._work.show is not None:
+                    self._work.show(result)

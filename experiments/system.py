@@ -5,6 +5,8 @@ from typing import NamedTuple
 from dataset_loader import DatasetLoader
 from db_manager import DatabaseManager
 from similarity_search import Candidate, Pool, candidates
+from support.hub.revisions import locate
+from support.records import ModelRef
 from support.storage.vectors import VectorTable
 
 
@@ -13,6 +15,10 @@ class System(NamedTuple):
 
     dataset_loader: DatasetLoader
     db_manager: DatabaseManager
+
+    def located(self, file: str, ref: ModelRef) -> ModelRef:
+        """A model with its files, at the revision of its vectors in the databases' `file`."""
+        return locate(ref, self.db_manager.recorded_revision(file, ref))
 
     def candidates(self, generated: bool | None = None) -> list[Candidate]:
         """The images that may be found now; captioned ones too, by default as config says."""

@@ -1,5 +1,6 @@
 """The evaluation's results for people: a Markdown table with intervals, and a plot."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def save_evaluation(outcome: Mapping[str, Any], extra: ExtraScores | None = None
     """Writes evaluation_{timestamp}.json, and beside it the tables (.md) and a plot (.png)."""
     path = publish("evaluation", outcome)
     table, plot = path.with_suffix(".md"), path.with_suffix(".png")
-    replace_file(table, [evaluation_table(outcome, extra)])
+    replace_file(table, [evaluation_table(outcome, extra)], "RESULTS_DIR")
     plot_evaluation(outcome, plot, extra)
     return [path, table, plot]
 
@@ -100,7 +101,9 @@ def plot_evaluation(
     for axes, metric in zip(plots, shown, strict=True):
         _plot_metric(axes, metric, scores)
         axes.set_xlabel(f"{_headings(extra)[metric][0]}: difference from no retrieval")
-    figure.savefig(path, dpi=130)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=130, format=path.suffix[1:])
+    replace_file(path, [image.getvalue()], "RESULTS_DIR")
 
 
 def _plot_metric(axes: Any, metric: str, scores: Mapping[str, Any]) -> None:

@@ -1,10 +1,16 @@
 """Errors meant for users: each message says what is wrong, which value, and how to fix it."""
 
+from support.text import printable
+
 
 class PipelineError(Exception):
     """An error the user can fix. Ends a command with status 1."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """The message on one line, whatever names it quotes."""
+        return printable(super().__str__())
 
 
 class SettingError(PipelineError):
@@ -15,6 +21,10 @@ class SettingError(PipelineError):
 
 class ImageError(PipelineError):
     """An image that cannot be read."""
+
+
+class MemoryShortage(PipelineError):
+    """A model that does not fit the memory, not even with one image."""
 
 
 class HubError(PipelineError):

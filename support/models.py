@@ -1,7 +1,6 @@
 """Load a model once per process, on a device, in a dtype; run it in batches that fit the memory."""
 
 import gc
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
@@ -9,11 +8,17 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 import config
-from support.errors import PipelineError, SettingError
+from support.errors import MemoryShortage, PipelineError, SettingError
 from support.hub.errors import errors_explained
+from support.log import log
 from support.records import ModelRef
 
-log = logging.getLogger("captioning")
+SETTING_OF_WORK = {
+    "embedding images": "CLIP_MODEL_NAME",
+    "embedding texts": "CLIP_MODEL_NAME",
+    "captioning": "VLM_MODEL_NAME",
+    "embedding captions": "CAPTION_EMBEDDING_MODEL",
+}
 
 Model = TypeVar("Model")
 Item = TypeVar("Item")
@@ -114,17 +119,17 @@ def run_in_batches(
     """`run(batch)` for consecutive batches of `items`; the batch size halves until it fits.
 
     One notice says so, and the size that fits is kept for later calls for the same `work`. Raises
-    PipelineError when one item alone does not fit.
+    MemoryShortage when one item alone does not fit, PipelineError when the model fails.
     """
     size = known = min(batch_size, _sizes_that_fit.get(work, batch_size))
     start = 0
     while start < len(items):
         batch = items[start : start + size]
-        outputs = _run_if_it_fits(run, batch)
+        outputs = _run_if_it_fits(run, batch, work)
         if not outputs:
             free_memory()
             if len(batch) == 1:
-                raise PipelineError(
+                raise MemoryShortage(
                     f"Not enough memory for {work}, one at a time. Choose a smaller model in "
                     'config.py, or DEVICE = "cpu".'
                 )
@@ -143,23 +148,39 @@ def run_in_batches(
 
 
 def joined_rows(parts: Iterable[np.ndarray], dimension: int) -> np.ndarray:
-    """(N, D) float32 of the (B, D) outputs of batches; (0, D) without any."""
+    """(N, D) float32 of the (B, D) outputs of batches; (0, D) without any.
+
+    Raises PipelineError for another D.
+    """
+    parts = list(parts)
+    for part in parts:
+        if part.shape[1:] != (dimension,):
+            raise PipelineError(
+                f"A model gave vectors of the shape {part.shape[1:]}, but its configuration says "
+                f"{dimension}: its files do not belong together. Fetch them again."
+            )
     return np.concatenate([np.zeros((0, dimension), np.float32), *parts])
 
 
 def _run_if_it_fits(
-    run: Callable[[Sequence[Item]], Output], batch: Sequence[Item]
+    run: Callable[[Sequence[Item]], Output], batch: Sequence[Item], work: str
 ) -> tuple[Output] | tuple[()]:
     """The output of `run(batch)`, or nothing when memory ran out.
 
-    On return nothing holds the failed attempt's tensors.
+    On return nothing holds the failed attempt's tensors. Raises PipelineError for other failures.
     """
     try:
         return (run(batch),)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        return ()
+    except PipelineError:
+        raise
+    except Exception as error:  # a model whose files do not belong together raises nearly anything
+        if out_of_memory(error):
+            return ()
+        raise PipelineError(
+            f"The model failed at {work}: {type(error).__name__}: {str(error)[:300]}. If it fails "
+            "with every input, its files may be damaged or not belong together: fetch them again, "
+            f"or change {SETTING_OF_WORK.get(work, 'config.py')}."
+        ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:

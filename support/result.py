@@ -70,6 +70,16 @@ class ResultMetadata(TypedDict):
     settings: dict[str, Any]  # name in lower case -> value
 
 
+class SummaryRow(TypedDict):
+    """What the summary of a run over many images says of one."""
+
+    experiment_index: int | None  # None for an image from outside the dataset
+    image: str  # path or dataset row
+    generated_caption: str
+    original_caption: str | None
+    result_file: str  # the name of its file in the results folder
+
+
 class Result(TypedDict):
     """What is known of one captioned image, JSON-ready."""
 

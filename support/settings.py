@@ -10,6 +10,7 @@ from typing import Any
 
 import config
 from support.errors import SettingError
+from support.paths import expand_home
 
 NUMBER = (int, float)
 KIND_NAMES: dict[Any, str] = {
@@ -67,8 +68,6 @@ class Setting:
         return text + (", or None" if self.optional else "")
 
 
-# The order of those that decide a caption is part of a run's name: another order would caption
-# everything again. tests/test_old_files.py holds this.
 # fmt: off
 SETTINGS = (
     Setting("DATASET_NAME", "--dataset", str,
@@ -136,16 +135,43 @@ SETTINGS = (
 )
 # fmt: on
 
+# What config.py had when each setting that decides a caption was new. A run over many images is
+# named by the settings that differ from this, so that a new one voids no run: nothing here changes.
+FIRST_DEFAULTS: dict[str, Any] = {
+    "top_k_similar": 5,
+    "captions_per_neighbor": 1,
+    "use_generated_as_context": True,
+    "max_context_caption_chars": 300,
+    "prompt_template": (
+        "Captions of similar images, nearest first:\n"
+        "{captions}\n"
+        "They may be wrong about this image. Describe this image in one sentence."
+    ),
+    "prompt_without_context": "Describe this image in one sentence.",
+    "max_new_tokens": 60,
+    "num_beams": 1,
+    "temperature": 0.0,
+    "vlm_image_splitting": False,
+    "random_seed": 42,
+    "dtype": "auto",
+}
+
 
 def configured_folder(folder: str) -> Path:
     """The folder that a setting names; a relative one is relative to config.py's folder."""
-    return Path(config.__file__).resolve().parent / Path(folder).expanduser()
+    return Path(config.__file__).resolve().parent / expand_home(folder)
 
 
 def caption_settings() -> dict[str, Any]:
     """The settings that decide a caption, as results record them: lower-case name -> value."""
     deciding = [setting.name for setting in SETTINGS if setting.decides_caption]
     return {name.lower(): getattr(config, name) for name in deciding}
+
+
+def changed_settings() -> dict[str, Any]:
+    """Those settings that decide a caption and differ from their first default, by name."""
+    settings = sorted(caption_settings().items())
+    return {name: value for name, value in settings if value != FIRST_DEFAULTS[name]}
 
 
 def check_settings() -> None:

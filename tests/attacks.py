@@ -179,10 +179,10 @@ class _File:
         self.faults, self.file = faults, file
 
     def writelines(self, lines: Any) -> None:
-        self.faults.step("write", self._write, "".join(lines))
+        self.faults.step("write", self._write, b"".join(lines))
 
-    def _write(self, text: str) -> None:
-        self.file.write(text)
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
         self.file.flush()
 
     def __enter__(self) -> "_File":

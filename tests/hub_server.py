@@ -56,6 +56,7 @@ class Hub:
         # paths (a pattern) -> status and message of the answer
         self.refusals: dict[str, tuple[int, str]] = {}
         self.down = False  # answer 503
+        self.tells_sizes = True  # of files, and how many numbers a model has
         self._server = ThreadingHTTPServer(
             ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})
         )
@@ -193,13 +194,15 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [
                 {"rfilename": f["path"], "size": f["size"], "blobId": f["oid"]} for f in files
             ]
+            if not self.hub.tells_sizes:
+                siblings = [{"rfilename": f["path"]} for f in files]
             described = {
                 "id": name, "modelId": name, "sha": commit, "private": False, "disabled": False,
                 "tags": [], "downloads": 1, "likes": 1, "siblings": siblings,
                 "gated": "manual" if repository.gated else False,
             }  # fmt: skip
             numbers = _float_counts(repository.commits[commit])
-            if numbers:
+            if numbers and self.hub.tells_sizes:
                 described["safetensors"] = {"parameters": numbers, "total": sum(numbers.values())}
             self._json(described)
 

@@ -50,7 +50,9 @@ def test_own_files_and_folders_with_bad_ones_named_at_the_end(command, tmp_path)
     assert done.stdout.count("Caption:") == 3
     assert "1 of 4 images failed" in done.stderr and "p01.png: the file is empty" in done.stderr
     names = [re.sub(r"_\d{8}_\d{6}", "", path.name) for path in (tmp_path / "results").iterdir()]
-    assert sorted(names) == ["image_p00.json", "image_p02.json", "image_눈_위의_개.json"]
+    assert sorted(names) == [
+        *("image_p00.json", "image_p02.json", "image_눈_위의_개.json", "images_summary.json")
+    ]
 
 
 @pytest.mark.parametrize(

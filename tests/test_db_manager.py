@@ -222,6 +222,21 @@ def test_damaged_files_are_named_kept_and_refused_until_rebuild(tmp_path, name, 
     state(tmp_path)
 
 
+@pytest.mark.parametrize("cut", ["base64", "length", "unit"])
+def test_a_rebuild_keeps_a_copy_of_a_file_with_one_damaged_vector(tmp_path, cut):
+    with opened(tmp_path) as db:
+        fill(db)
+    path = tmp_path / "org--clip" / "image_embeddings.json"
+    document = json.loads(path.read_bytes())
+    key = next(iter(document["records"]))
+    wrong = {"base64": "?", "length": "AAAA", "unit": "A" * 42 + "=="}
+    document["records"][key] = wrong[cut]
+    content = json.dumps(document)
+    path.write_text(content, "utf-8")
+    assert len(opened(tmp_path, rebuild=True).image_vectors(CLIP, 8, "pil")) == 0
+    assert (path.parent / (path.name + ".corrupt")).read_text("utf-8") == content
+
+
 def test_rebuild_keeps_the_records_that_can_be_read(tmp_path, caplog):
     with opened(tmp_path) as db:
         fill(db)

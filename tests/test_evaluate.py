@@ -1,6 +1,8 @@
 """`evaluate`: the arms, what they are shown, going on after a stop, and what is left alone."""
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,12 +11,14 @@ import pytest
 
 from demo.scoring import mask_places, scene_scores
 from experiments import evaluation, scores, tables
+from experiments.progress import Progress
 from image_embedder import load_image_embedder
 from main import evaluate_retrieval, initialize_system, run_experiment
-from support.errors import SettingError
+from support.errors import DatabaseError, PipelineError, SettingError
 from support.hub.names import configured_models
 from support.hub.revisions import locate
 from support.records import ModelRef
+from support.storage import files
 from vlm_captioner import Captioner
 
 
@@ -105,6 +109,90 @@ def test_a_stopped_evaluation_goes_on_where_it_was(system, tiny_settings, monkey
     assert again == whole
     assert len(calls) == 5 + 4 * 3 - 4
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".md", ".png"])
+def test_a_report_that_cannot_be_saved_loses_no_caption(
+    command, tiny_settings, monkeypatch, tmp_path, suffix
+):
+    written, write = [], Captioner.write_captions
+    monkeypatch.setattr(
+        Captioner, "write_captions", lambda *a: written.append(len(a[1])) or write(*a)
+    )
+    replace, results = files.os.replace, tmp_path / "results"
+
+    def full(source, target):
+        if Path(target).suffix == suffix and Path(target).parent == results:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    link = files.os.link
+    monkeypatch.setattr(
+        files.os, "link", lambda a, b: full(a, b) if Path(b).suffix == suffix else link(a, b)
+    )
+    done = command("evaluate", "--arms", "none", "retrieved")
+    assert done.returncode == 1 and "or set RESULTS_DIR" in done.stderr
+    assert "Free some space there" in done.stderr
+    assert list(results.glob("*.partial.jsonl")) and sum(written) == 6
+    monkeypatch.setattr(files.os, "replace", replace)
+    monkeypatch.setattr(files.os, "link", link)
+    assert command("evaluate", "--arms", "none", "retrieved").returncode == 0
+    assert sum(written) == 6 and not list(results.glob("*.partial.jsonl"))
+
+
+def test_captions_of_any_text_are_found_again(settings):
+    texts = ["a\u2028b", "c\u0085d", "e\x1cf", "\u2029", "plain", "개"]
+    rows = [
+        {"arm": "none", "content_hash": str(n), "caption": text, "prompt": None}
+        for n, text in enumerate(texts)
+    ]
+    Progress("name", "former").add(rows)
+    assert list(Progress("name", "former").done.values()) == rows
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '{"arm": "none", "caption": "개'.encode()[:-1],
+        b"[]\nnull\n3\n",
+        b'{"arm": "none"}\n',
+        b'{"arm": "none", "content_hash": ["x"], "caption": "c", "prompt": null}\n',
+        b'{"arm": "none", "content_hash": "x", "caption": 7, "prompt": null}\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000,
+    ],
+)
+def test_what_cannot_be_read_of_the_captions_so_far_is_counted(settings, damage, caplog):
+    row = {"arm": "none", "content_hash": "1", "caption": "c", "prompt": None}
+    Progress("name", "former").add([row])
+    path = Progress("name", "former").path
+    path.write_bytes(path.read_bytes() + damage)
+    found = Progress("name", "former")
+    assert list(found.done.values()) == [row]
+    assert f"of {path} cannot be read: their captions are written again" in caplog.text
+    found.add([{**row, "content_hash": "2"}])
+    assert len(Progress("name", "former").done) == 2
+
+
+def test_captions_so_far_that_cannot_be_opened_are_named(settings):
+    path = Progress("name", "former").path
+    path.mkdir(parents=True)
+    with pytest.raises(DatabaseError, match=rf"{path.name} cannot be read: Is a directory"):
+        Progress("name", "former")
+
+
+def test_without_one_readable_experiment_it_says_so(system):
+    for sample in system[0].get_experiment_data():
+        Path(sample.label).write_bytes(b"gone bad")
+    with pytest.raises(PipelineError, match=r"None of the 3 experiment images can be read: .*png"):
+        evaluate_retrieval(*system)
+
+
+def test_an_experiment_that_cannot_be_read_is_left_out(system, caplog):
+    Path(system[0].get_experiment_data()[1].label).write_bytes(b"gone bad")
+    assert evaluate_retrieval(*system, arms=["none"])["images"] == 2
+    assert "1 images cannot be read and are left out: " in caplog.text
 
 
 def test_models_without_a_prompt_get_the_arms_that_apply(tiny_settings, tiny, caplog):

@@ -159,6 +159,14 @@ def test_the_notice_before_a_download_is_right(online, settings, caplog):
     assert "Downloading the dataset jxie/flickr8k: " in caplog.text
 
 
+def test_the_notice_says_when_the_hub_tells_no_sizes(online, settings, caplog):
+    online.tells_sizes = False
+    fetch(settings.CLIP_MODEL_NAME, "model")
+    assert f"the model {settings.CLIP_MODEL_NAME}: size unknown (the Hub gives none)" in caplog.text
+    assert "How much memory it needs is not known." in caplog.text
+    assert "0 bytes" not in caplog.text
+
+
 def test_only_what_is_wanted_is_downloaded(online, settings):
     settings.CLIP_MODEL_NAME = "openai/clip-vit-large-patch14"
     snapshot = fetch(settings.CLIP_MODEL_NAME, "model")

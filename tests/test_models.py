@@ -199,7 +199,7 @@ def test_no_memory_for_one_says_what_to_do():
 
 def test_other_errors_are_not_taken_for_memory():
     run, _ = hungry(0, RuntimeError("shapes do not fit"))
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(PipelineError, match=r"failed at captioning: RuntimeError: shapes do not"):
         list(model_loader.run_in_batches([1], 1, run, "captioning"))
 
 

@@ -18,7 +18,9 @@ STAGES = (
     "dataset_loader", "image_embedder", "similarity_search", "prompt_generator", "vlm_captioner",
     "db_manager", "caption_embedder",
 )  # fmt: skip
-BASE = ("config", "support.errors", "support.text", "support.result", "support.paths")
+BASE = (
+    "config", "support.errors", "support.text", "support.result", "support.paths", "support.log",
+)  # fmt: skip
 RECORDS = (*BASE, "support.records")
 BELOW_SOURCES = (*RECORDS, "support.hub", "support.storage")
 SUPPORT = ("config", "support")
@@ -27,7 +29,9 @@ DEMO_COMMANDS = ("demo.train", "demo.report", "demo.picture", "demo.sheet")
 # What a module may import, by the longest prefix of its name; itself and its own package always.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": (),
-    "support.errors": (),
+    "support.errors": ("support.text",),
+    "support.log": ("support.text",),
+    "support.terminal": (),
     "support.text": (),
     "support.result": (),
     "support.paths": (),
@@ -195,6 +199,16 @@ def test_importing_a_module_changes_nothing_outside_it():
     tokens = {"HUGGINGFACE_TOKEN": "hf_x", "HF_TOKEN": ""}
     done = run_python("-c", LOOK, *sorted(PROGRAM), **tokens)
     assert done.stdout == "nothing changed\n", done.stderr
+
+
+def test_there_is_one_log_and_only_the_command_line_prints():
+    """support.log makes records safe to print, and the command line puts a gate before stdout."""
+    may_print = ("main", "cli", "setup_token", "demo.making")
+    for name in PROGRAM:
+        calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+        called = {getattr(func, "attr", getattr(func, "id", "")) for func in calls}
+        assert "getLogger" not in called or name == "support.log", name
+        assert "print" not in called or is_in(name, *may_print), name
 
 
 # --- What stands where ----------------------------------------------------------------------------

@@ -1,9 +1,8 @@
 """Models and datasets of the Hub, from the local cache or fetched into it."""
 
 import glob
-import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from support.hub.cache import cached_file, cached_snapshot, drop_damaged, wanted
 from support.hub.connection import probe_hub
 from support.hub.errors import disk_full, errors_explained, unreachable
 from support.hub.token import check_token, use_huggingface_token
+from support.log import log
 
-log = logging.getLogger("captioning")
+Sizes = Mapping[str, int | None]  # file -> bytes, None where the Hub does not say
 
 
 def fetch(name: str, kind: str, revision: str | None = None) -> Path:
@@ -50,36 +50,49 @@ def _download(name: str, kind: str, revision: str | None) -> Path:
             "pytorch_model.bin)."
         )
     drop_damaged(name, kind, info.sha, sizes)
-    _announce(name, kind, info, {file: sizes[file] or 0 for file in wanted})
+    _announce(name, kind, info, {file: sizes[file] for file in wanted})
     (enable_progress_bars if config.SHOW_PROGRESS else disable_progress_bars)()
     patterns = None if kind == "dataset" else [glob.escape(file) for file in wanted]
     return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=patterns))
 
 
-def _announce(name: str, kind: str, info: Any, sizes: Mapping[str, int]) -> None:
+def _announce(name: str, kind: str, info: Any, sizes: Sizes) -> None:
     """Logs what comes, how large, to which folder, and the memory or disk space it needs."""
     from huggingface_hub import constants
 
     missing = [file for file in sizes if cached_file(name, kind, info.sha, file) is None]
-    coming = sum(sizes[file] for file in missing)
-    here = sum(sizes.values()) - coming
+    present = [file for file in sizes if file not in missing]
+    coming, here = _total(sizes, missing), _total(sizes, present)
     folder = Path(constants.HF_HUB_CACHE)
-    _check_room(name, kind, coming, folder)
+    _check_room(name, kind, coming or 0, folder)
     log.warning(
         "Downloading the %s %s: %s%s to %s. %s",
         kind,
         name,
-        _bytes(coming),
+        "size unknown (the Hub gives none)" if coming is None else _bytes(coming),
         f" ({_bytes(here)} of it are here already)" if here else "",
         folder,
         _memory(info, sizes) if kind == "model" else "Unpacking it takes about as much again.",
     )
 
 
-def _memory(info: Any, sizes: Mapping[str, int]) -> str:
-    weights = sum(size for file, size in sizes.items() if file.endswith((".safetensors", ".bin")))
+def _total(sizes: Sizes, files: Iterable[str]) -> int | None:
+    """Bytes of `files`; None where the Hub does not say the size of one."""
+    total = 0
+    for file in files:
+        size = sizes[file]
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _memory(info: Any, sizes: Sizes) -> str:
+    weights = _total(sizes, (f for f in sizes if f.endswith((".safetensors", ".bin"))))
     floats = getattr(info, "safetensors", None)  # the Hub's own count; old .bin files hold float32
     needed = 4 * floats.total if floats else weights
+    if needed is None:
+        return "How much memory it needs is not known."
     return f"It needs about {_bytes(needed)} of memory in float32, half of that in bfloat16."
 
 

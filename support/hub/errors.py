@@ -127,7 +127,10 @@ def _explain_connection(failure: Failure) -> str | None:
         return str(unreachable(what, _first_line(failure.causes[-1])))
     if failure.has_errno(READ_ONLY):
         first = _first_line(failure.causes[0])
-        return f"{what} cannot be stored or read: {first}. Check HF_HOME's permissions."
+        return (
+            f"{what} cannot be stored or read: {first}. Check the permissions there, or set "
+            "HF_HOME to another folder."
+        )
     return None
 
 

@@ -1,6 +1,6 @@
 """Resolve the names in config.py to local folders, the Hub, or the embedded demo."""
 
-import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,10 +11,11 @@ from support.errors import HubError, SettingError
 from support.hub.connection import probe_hub
 from support.hub.revisions import HubName, update_cached_refs
 from support.hub.token import use_huggingface_token
+from support.log import log
 from support.paths import absolute_path
 from support.records import ModelRef, Models, ResolvedNames
 
-log = logging.getLogger("captioning")
+MODEL_FILES = ("config.json", "modules.json")  # a model's folder holds one of them
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Demo:
 def is_local(name: str) -> bool:
     """Whether a name means this disk: it exists, or cannot be a Hub name ("owner/name")."""
     path_like = name.startswith((".", "~", "/", "\\")) or name.count("/") > 1 or "\\" in name
-    return path_like or Path(name).exists()
+    return path_like or os.path.exists(name)  # noqa: PTH110 - Path.exists raises for long names
 
 
 def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) -> ResolvedNames:
@@ -86,8 +87,10 @@ def _model_ref(setting: str, revision: str | None) -> ModelRef:
     if not is_local(name):
         return ModelRef(name=name, path=name, revision=revision)
     folder = Path(absolute_path(name))
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        problem = "holds no config.json" if folder.is_dir() else "is not a folder"
+    if not any(os.path.isfile(folder / file) for file in MODEL_FILES):  # noqa: PTH113
+        problem = "is not a folder"
+        if os.path.isdir(folder):  # noqa: PTH112
+            problem = "holds no config.json that can be read"
         raise SettingError(
             f"{setting} is '{name}', but that {problem}. Name a folder that save_pretrained wrote, "
             "or a Hub model."

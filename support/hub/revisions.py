@@ -1,7 +1,6 @@
 """Which revision of a model is meant, and in which folder it lies."""
 
 import hashlib
-import logging
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +12,8 @@ from support.hub.connection import probe_hub
 from support.hub.download import fetch
 from support.hub.errors import errors_explained
 from support.hub.token import check_token
+from support.log import log
 from support.records import ModelRef
-
-log = logging.getLogger("captioning")
 
 HASHED_WHOLE = 64 * 2**20  # bytes; of larger files the fingerprint reads evenly spaced blocks
 
@@ -41,7 +39,8 @@ def locate(ref: ModelRef, recorded: str | None = None) -> ModelRef:
     local cache is downloaded. Raises HubError.
     """
     if ref.local:
-        return replace(ref, revision=folder_fingerprint(ref.path))
+        with errors_explained(ref.name, "model"):
+            return replace(ref, revision=folder_fingerprint(ref.path))
     folder = fetch(ref.name, "model", ref.revision or recorded)
     return replace(ref, path=str(folder), revision=folder.name)
 
@@ -70,7 +69,7 @@ def update_cached_refs(names: list[HubName]) -> None:
 def folder_fingerprint(folder: str | Path) -> str:
     """A hash of a model folder's files: names, sizes and contents.
 
-    Of files over 64 MiB, 64 evenly spaced blocks are read.
+    Of files over 64 MiB, 64 evenly spaced blocks are read. Raises OSError.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")):

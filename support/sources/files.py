@@ -1,36 +1,48 @@
-"""Image files found and read."""
+"""Image files found, opened, and kept inside the folder that may name them."""
 
-import logging
 import os
 import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import ENAMETOOLONG
+from io import BufferedIOBase
 from pathlib import Path
 
 from support.errors import ImageError, SettingError
-from support.paths import expand_home
-from support.text import printable
-
-log = logging.getLogger("captioning")
+from support.log import log
+from support.paths import absolute_path, expand_home
+from support.text import first_few
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+MAX_FILE_BYTES = 512 * 2**20  # some decoders read the whole file
+APPLE_DOUBLE = "._"  # macOS writes "._a.jpg" beside a.jpg on other file systems; it is no image
 
 
+class OutsideFolderError(ImageError):
+    """A dataset names a file outside its folder."""
+
+
+# --- Found ----------------------------------------------------------------------------------------
 def find_images(path: str | Path) -> list[Path]:
     """The image files that `path` names: itself, or those in a folder and its subfolders, sorted.
 
-    Raises SettingError where there is nothing, or a folder without images.
+    Logs how many other files a folder holds. Raises SettingError where there is nothing, nothing
+    that may be read, or a folder without images.
     """
-    # os.path.exists, because Path.exists raises for names that are too long.
-    if not str(path) or not os.path.exists(expand_home(path)):  # noqa: PTH110
-        raise SettingError(
-            f"There is no file or folder '{printable(str(path))}'. Check the spelling."
-        )
+    missing = f"There is no file or folder '{path}'. Check the spelling."
+    if not str(path):
+        raise SettingError(missing)
     path = expand_home(path)
-    if not path.is_dir():
+    refuse_unreadable(path, missing)
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
         return [path]
-    found = [file for file in _files_below(path) if has_image_suffix(file)]
+    files = files_below(path)
+    found = [file for file in files if is_image_name(file)]
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SettingError(f"The folder '{path}' holds no images. Looked for: {kinds}.")
+    _log_others(path, files, [file for file in files if not is_image_name(file)])
     return found
 
 
@@ -39,16 +51,19 @@ def has_image_suffix(path: str | Path) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - any text will do
 
 
-def _files_below(folder: Path) -> list[Path]:
+def is_image_name(path: Path) -> bool:
+    """Whether a file in a folder is taken for an image: by its suffix."""
+    return has_image_suffix(path) and not path.name.startswith(APPLE_DOUBLE)
+
+
+def files_below(folder: Path) -> list[Path]:
     """The files in `folder` and its subfolders, sorted.
 
     Links to folders are not followed: some lead in circles.
     """
 
     def report(error: OSError) -> None:
-        log.warning(
-            "The folder %s cannot be read: %s", printable(str(error.filename)), error.strerror
-        )
+        log.warning("The folder %s cannot be read: %s", error.filename, error.strerror)
 
     found = []
     for parent, _, names in os.walk(folder, onerror=report):
@@ -56,13 +71,85 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file. Raises ImageError, naming it."""
+def _log_others(folder: Path, files: Sequence[Path], others: Sequence[Path]) -> None:
+    """Logs how many of the files in a folder are no images, by their kinds."""
+    if others:
+        kinds = [f"{count} {kind}" for kind, count in Counter(map(_kind, others)).most_common()]
+        log.warning(
+            "%s: left out %d of %d files, no images by their names: %s",
+            folder,
+            len(others),
+            len(files),
+            first_few(kinds),
+        )
+
+
+def _kind(path: Path) -> str:
+    if path.name.startswith(APPLE_DOUBLE):
+        return f"{APPLE_DOUBLE}* (metadata of macOS)"
+    return path.suffix.lower() or "without a suffix"
+
+
+# --- Opened ---------------------------------------------------------------------------------------
+def refuse_unreadable(path: Path, missing: str) -> None:
+    """Raises SettingError for a file or folder that cannot be used; `missing` if there is none."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or device might never end
-            raise ImageError(f"{printable(str(path))}: not a file")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise ImageError(
-            f"{printable(str(path))}: {getattr(error, 'strerror', None) or error}"
+        if stat.S_ISDIR(path.stat().st_mode):
+            os.stat(os.path.join(path, "."))  # noqa: PTH116, PTH118 - may its files be opened?
+            with os.scandir(path):
+                pass  # may its names be read?
+    except ValueError as error:  # a null character
+        raise SettingError(missing) from error
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == ENAMETOOLONG:
+            raise SettingError(missing) from error
+        raise SettingError(
+            f"'{path}' cannot be read: {error.strerror}. Check its permissions and those of the "
+            "folders above it."
         ) from error
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedIOBase]:
+    """A file opened to read its bytes. Raises ImageError, naming it, also for errors while reading.
+
+    Larger ones than MAX_FILE_BYTES are refused, as is what is no file.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end
+            raise ImageError(f"{path}: not a file")
+        refuse_large(status.st_size, str(path))
+        with path.open("rb") as file:
+            yield file
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def refuse_large(size: int, label: str) -> None:
+    """Raises ImageError for a file of more than MAX_FILE_BYTES."""
+    if size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"{label}: a file of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Save a "
+            "smaller copy of the image, as JPEG for instance."
+        )
+
+
+@contextmanager
+def open_inside(path: Path, roots: Sequence[str]) -> Iterator[BufferedIOBase]:
+    """`open_file` for a path that a dataset names: its file must be in one of the folders `roots`.
+
+    Raises OutsideFolderError for another one, links followed. `roots` are absolute, without links.
+    """
+    try:
+        real = absolute_path(path)
+    except ValueError:  # a null character: opening it says so
+        real = roots[0]
+    if not any(_is_inside(real, root) for root in roots):
+        raise OutsideFolderError(str(path) if str(path) == real else f"{path} ({real})")
+    with open_file(path) as file:
+        yield file
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-import logging
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +11,27 @@ from typing import Any
 
 import config
 from support.errors import PipelineError, SettingError
+from support.log import log
 from support.sources.columns import IMAGE_COLUMNS, caption_columns, cell_texts
 from support.text import first_few
 
-log = logging.getLogger("captioning")
-
 CaptionsByImage = dict[str, list[str]]  # file name, as the list writes it -> captions
+MAX_LIST_BYTES = 256 * 2**20  # lists are kept in memory; those of Flickr30k and COCO have 15 and 40
 
 
 def read_list(folder: Path) -> CaptionsByImage | None:
-    """The captions in the list that `folder` holds; None where it holds none."""
+    """The captions in the list that `folder` holds; None where it holds none.
+
+    Raises SettingError for one that is not what its name says or larger than MAX_LIST_BYTES, and
+    PipelineError for one that cannot be read.
+    """
     readers = {
         "captions.txt": _read_lines,
         "metadata.csv": _read_csv,
         "metadata.jsonl": _read_jsonl,
     }
     for name, read in readers.items():
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             return read(folder / name)
     return None
 
@@ -55,7 +59,7 @@ def _read_lines(path: Path) -> CaptionsByImage:
 
 def _read_csv(path: Path) -> CaptionsByImage:
     with _csv_errors(path):
-        return _by_image(list(csv.DictReader(io.StringIO(_read_text(path), newline=""))), path)
+        return _by_image(list(csv.DictReader(_open_text(path, newline=""))), path)
 
 
 @contextmanager
@@ -108,20 +112,47 @@ def _by_image(rows: list[dict[str, Any]], path: Path) -> CaptionsByImage:
     return captions
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
     """The lines of a text, split at line breaks only.
 
     str.splitlines would also split at characters that may stand inside a caption.
     """
-    return [line.rstrip("\n") for line in io.StringIO(_read_text(path), newline=None)]
+    return (line.rstrip("\n") for line in _open_text(path))
 
 
-def _read_text(path: Path) -> str:
+def _open_text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
+    """The text of a list, checked to be UTF-8."""
+    with _reading(path):
+        data = path.read_bytes()
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8."
         ) from error
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=newline)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a list to read. Raises SettingError for one that is too large."""
+    try:
+        with _reading(path):
+            status = path.stat()
+    except PipelineError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    if status.st_size > MAX_LIST_BYTES:
+        raise SettingError(
+            f"{path} has {status.st_size:,} bytes; a list of captions may have up to "
+            f"{MAX_LIST_BYTES:,}. Split the dataset into several folders, or save it as parquet."
+        )
+    return stat.S_ISREG(status.st_mode)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error.strerror}.") from error

@@ -8,7 +8,7 @@ from PIL import Image
 
 from support.paths import expand_home
 from support.records import Sample
-from support.sources.files import read_file
+from support.sources.files import open_file
 from support.sources.images import decode_file, decoding, to_rgb
 from support.text import clean_text
 
@@ -21,7 +21,8 @@ def own_sample(image: str | Path | Image.Image) -> Sample:
     if isinstance(image, Image.Image):
         return _sample_in_memory(image)
     path = expand_home(image).absolute()  # the databases remember it
-    digest = hashlib.sha256(read_file(path)).hexdigest()
+    with open_file(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     label = clean_text(str(path))
     return Sample(content_hash=digest, label=label, open_image=partial(decode_file, path, label))
 

@@ -1,5 +1,7 @@
 """Open a data source by its name: a Hub dataset, a folder of images, or tables."""
 
+from contextlib import AbstractContextManager
+from io import BufferedIOBase
 from typing import Protocol
 
 import config
@@ -7,16 +9,17 @@ from support.errors import SettingError
 from support.hub.download import fetch
 from support.hub.names import is_local
 from support.paths import expand_home
+from support.sources.files import refuse_unreadable
 from support.sources.folders import FolderSource
 from support.sources.lists import read_list
-from support.sources.tables import (
-    TABLE_SUFFIXES,
-    TableSource,
+from support.sources.table_files import (
+    find_tables,
     is_table,
     load_hub_dataset,
     load_local_table,
-    load_tables,
+    load_table_files,
 )
+from support.sources.tables import TableSource
 
 
 class Source(Protocol):
@@ -35,29 +38,40 @@ class Source(Protocol):
     def read_bytes(self, row: int) -> bytes:
         """The bytes of the image file. Raises ImageError."""
 
+    def open(self, row: int) -> AbstractContextManager[BufferedIOBase]:
+        """The image file, to be read; nothing is decoded.
+
+        Raises ImageError, also while it is read; OutsideFolderError for a file that the dataset
+        must not name.
+        """
+
 
 def open_source(name: str) -> Source:
     """The rows of a Hub dataset, of a local folder of images, or of parquet and arrow files.
 
-    Raises SettingError for a path that is not there, or a folder without captions.
+    Raises SettingError for a path that is not there or must not be read, or a folder without
+    captions; PipelineError for a file that is damaged.
     """
     if not is_local(name):
         folder = fetch(name, "dataset", config.DATASET_REVISION)
         return TableSource(load_hub_dataset(name, folder), revision=folder.name)
     path = expand_home(name)
-    if not path.exists():
-        raise SettingError(
-            f"DATASET_NAME is '{name}', but there is no such file or folder. Check the spelling."
-        )
+    refuse_unreadable(
+        path, f"DATASET_NAME is '{name}', but there is no such file or folder. Check the spelling."
+    )
     if is_table(path):
         return TableSource(load_local_table(path))
+    if not path.is_dir():
+        raise SettingError(
+            f"DATASET_NAME is '{name}', a file that is no table: name a .parquet or .arrow file, "
+            "or a folder."
+        )
     captions = read_list(path)
     if captions is not None:
         return FolderSource(path, captions)
-    for suffix in TABLE_SUFFIXES:
-        files = sorted(path.rglob(f"*{suffix}"))
-        if files:
-            return TableSource(load_tables(files))
+    tables = find_tables(path)
+    if tables:
+        return TableSource(load_table_files(tables, path))
     raise SettingError(
         f"The folder '{path}' holds no captions. It needs captions.txt (lines 'image,caption'), "
         "metadata.csv or metadata.jsonl (with a file_name column) beside its images, or .parquet "

@@ -1,33 +1,40 @@
-"""Tables as a data source: parquet and arrow files, and datasets of the Hub."""
+"""Rows of tables as a data source."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import config
-from support.errors import ImageError, PipelineError, SettingError
-from support.hub.errors import errors_explained
+from support.errors import ImageError, SettingError
 from support.sources.columns import caption_columns, cell_texts
-from support.sources.files import read_file
+from support.sources.files import open_inside
 
-TABLE_SUFFIXES = (".parquet", ".arrow")
-SPLIT_ORDER = {"train": 0, "validation": 1, "test": 2}
+
+class Tables(NamedTuple):
+    """Splits of a dataset as `datasets.Dataset`s, and where the files that they name may be."""
+
+    splits: Mapping[str, Any]
+    folder: Path  # relative paths of images count from it
+    roots: Sequence[str]  # images must be inside one of these: absolute, without links
 
 
 class Split(NamedTuple):
     """One split of a dataset, its images left undecoded."""
 
     name: str
-    images: Any  # datasets.Dataset with the one column "image": bytes, or {"bytes", "path"}
+    images: Any  # datasets.Dataset with the one column "image": bytes, path, or both in a dict
     captions: Any  # datasets.Dataset with the caption columns
 
 
 class TableSource:
     """Rows of one or more `datasets.Dataset`s."""
 
-    def __init__(self, splits: dict[str, Any], revision: str | None = None):
+    def __init__(self, tables: Tables, revision: str | None = None):
         self.revision = revision  # Hub commit
-        self._splits = [_undecoded(name, table) for name, table in splits.items()]
+        self._folder, self._roots = tables.folder, tables.roots
+        self._splits = [_undecoded(name, table) for name, table in tables.splits.items()]
         self._places: list[tuple[Split, int]] = []
         for split in self._splits:
             self._places += [(split, row) for row in range(len(split.images))]
@@ -41,68 +48,33 @@ class TableSource:
 
     def captions(self, row: int) -> list[str]:
         split, place = self._places[row]
-        return cell_texts(list(split.captions[place].values()))
+        return cell_texts(list(self._cells(split.captions, row, place).values()))
 
     def read_bytes(self, row: int) -> bytes:
+        with self.open(row) as file:
+            return file.read()
+
+    @contextmanager
+    def open(self, row: int) -> Iterator[BufferedIOBase]:
         split, place = self._places[row]
-        image = split.images[place]["image"]
-        image = {"bytes": image} if isinstance(image, bytes) else image or {}
-        if image.get("bytes") is not None:
-            return image["bytes"]
-        if image.get("path"):
-            return read_file(Path(image["path"]))
-        raise ImageError(f"{self.label(row)}: the row holds no image")
+        cell = self._cells(split.images, row, place)["image"]
+        image = cell if isinstance(cell, dict) else {}
+        data = cell if isinstance(cell, bytes) else image.get("bytes")
+        path = cell if isinstance(cell, str) else image.get("path")
+        if data is not None:
+            yield BytesIO(data)
+        elif path:
+            with open_inside(self._folder / path, self._roots) as file:
+                yield file
+        else:
+            raise ImageError(f"{self.label(row)}: the row holds no image")
 
-
-# --- Opening --------------------------------------------------------------------------------------
-def load_hub_dataset(name: str, folder: Path) -> dict[str, Any]:
-    """The splits of a Hub dataset from the folder of its files, unpacked at the first use."""
-    from datasets import disable_progress_bars, enable_progress_bars, load_dataset
-
-    (enable_progress_bars if config.SHOW_PROGRESS else disable_progress_bars)()
-    with errors_explained(name, "dataset"):
-        splits = load_dataset(str(folder))
-    return _choose_split(dict(splits), name)
-
-
-def is_table(path: Path) -> bool:
-    """Whether `path` is a parquet or arrow file, or a folder that `save_to_disk` wrote."""
-    saved = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
-    return path.suffix in TABLE_SUFFIXES or saved
-
-
-def load_local_table(path: Path) -> dict[str, Any]:
-    """The splits of a table file, or of a folder that `save_to_disk` wrote."""
-    from datasets import Dataset, load_from_disk
-
-    if path.is_file():
-        return load_tables([path])
-    loaded = load_from_disk(str(path))
-    splits = {path.name: loaded} if isinstance(loaded, Dataset) else dict(loaded)
-    return _choose_split(splits, str(path))
-
-
-def load_tables(files: Sequence[Path]) -> dict[str, Any]:
-    """Parquet or arrow files, each a split named by its stem."""
-    from datasets import Dataset
-
-    folder, suffix = files[0].parent, files[0].suffix
-    read = Dataset.from_parquet if suffix == ".parquet" else Dataset.from_file
-    try:
-        return _choose_split({file.stem: read(str(file)) for file in files}, str(folder))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{folder}: the {suffix} files cannot be read: {error}") from error
-
-
-def _choose_split(splits: dict[str, Any], name: str) -> dict[str, Any]:
-    """The split that config names, or all, in the usual order."""
-    wanted = config.DATASET_SPLIT
-    if wanted is not None and wanted not in splits:
-        raise SettingError(
-            f"DATASET_SPLIT is '{wanted}', but '{name}' has: {sorted(splits)}; None joins them all."
-        )
-    ordered = sorted(splits, key=lambda split: (SPLIT_ORDER.get(split, len(SPLIT_ORDER)), split))
-    return {split: splits[split] for split in ordered if wanted in (None, split)}
+    def _cells(self, table: Any, row: int, place: int) -> dict[str, Any]:
+        """The cells of a row. Raises ImageError where its part of a file is damaged."""
+        try:
+            return table[place]
+        except Exception as error:  # Arrow raises several kinds
+            raise ImageError(f"{self.label(row)}: the row is damaged: {error}") from error
 
 
 # --- Columns --------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from support.storage.damage import DamagedFile, keep_corrupt_copy
 from support.storage.documents import Document, Header, Records, readable_records
-from support.storage.errors import DamagedFile, keep_corrupt_copy
 
 LARGEST_INDEX = 2**53  # beyond it, programs that read JSON numbers as floats would confuse two
 CaptionRecord = dict[str, Any]  # index, image, original_index, captions, generated

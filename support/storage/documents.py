@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from support.errors import DatabaseError
-from support.storage.errors import FORMAT_VERSION, check_format, damaged, unreadable
+from support.storage.damage import FORMAT_VERSION, check_format, damaged
+from support.storage.errors import unreadable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.storage.errors import (
+from support.storage.damage import (
     FORMAT_VERSION,
     DamagedFile,
     check_format,
     damaged,
     keep_corrupt_copy,
-    unreadable,
-    unwritable,
 )
+from support.storage.errors import unreadable, unwritable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 
@@ -95,7 +94,7 @@ class Journal:
             line, checksum = _line(update, checksum)
             lines.append(line)
         remove_leftovers(self.path)
-        replace_file(self.path, (line.decode() for line in lines))
+        replace_file(self.path, lines)
         length = sum(map(len, lines))
         return Position(header, length, length - len(lines[-1]) if checksum else 0, checksum)
 
@@ -169,8 +168,9 @@ class Journal:
         """
         if self.size() <= position.offset:
             return False
-        with unwritable(self.path):
-            os.truncate(self.path, position.offset)
+        with unwritable(self.path), self.path.open("r+b") as file:
+            file.truncate(position.offset)
+            os.fsync(file.fileno())  # or what is appended next could be torn into the old half
         return True
 
     def salvage(self) -> tuple[list[Updates], list[str]]:
@@ -227,7 +227,10 @@ def _parse_lines(data: bytes, start: Position) -> tuple[list[Updates | None], Po
     """
     updates: list[Updates | None] = []
     offset, last_line, checksum = start.offset, start.last_line, start.checksum
-    for line in data.split(b"\n")[:-1]:
+    lines = data.split(b"\n")[:-1]
+    if lines and b"\0" in lines[-1]:
+        del lines[-1]  # torn by a power failure: it was never reported, and no line holds zeros
+    for line in lines:
         updates.append(_parse_line(line, checksum))
         stated = STATED_CHECKSUM.match(line)
         checksum = int(stated[1], 16) if stated else 0

@@ -7,13 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from support.errors import DatabaseError
+from support.log import log
 from support.storage.errors import unwritable
 
-LOCK_SECONDS = 30.0
+LOCK_SECONDS = 30.0  # how long a writer waits for another's update
+LONG_WORK_SECONDS = 1800.0  # and for work that grows with the databases, such as a compaction
+
+
+RUNNERS = 8  # programs that share a run; any more work where another one does
 
 
 class WriterLock:
@@ -26,13 +32,11 @@ class WriterLock:
 
     @contextmanager
     def held(self, wait: float | None = None) -> Iterator[None]:
-        """Waits up to `wait` (LOCK_SECONDS) for the lock. DatabaseError says who holds it."""
-        wait = LOCK_SECONDS if wait is None else wait
-        if not self._acquire(wait):
-            raise DatabaseError(
-                f"The databases in {self._folder} are being written by {self._holder()}; waited "
-                f"{wait:g} s. Try again when it has finished."
-            )
+        """Waits up to `wait` (LOCK_SECONDS) for the lock. DatabaseError says who holds it.
+
+        While the holder has announced long work, the wait is LONG_WORK_SECONDS.
+        """
+        self._wait(LOCK_SECONDS if wait is None else wait)
         try:
             if self._lock.lock_counter == 1:
                 self._sign()
@@ -50,6 +54,22 @@ class WriterLock:
             if held:
                 self._lock.release()
 
+    def announce(self, work: str) -> None:
+        """Tells waiting processes that the holder is at `work`, which may take minutes."""
+        self._sign(work)
+
+    def _wait(self, wait: float) -> None:
+        start = time.monotonic()
+        while not self._acquire(wait):
+            waited = time.monotonic() - start
+            work = self._note_of_holder().get("work")
+            if work is None or waited > LONG_WORK_SECONDS:
+                raise DatabaseError(
+                    f"The databases in {self._folder} are being written by {self._holder()}; "
+                    f"waited {waited:.0f} s. Try again when it has finished."
+                )
+            log.warning("Waiting for %s: %s.", self._holder(), work)
+
     def _acquire(self, wait: float) -> bool:
         with unwritable(Path(self._lock.lock_file)):
             try:
@@ -58,16 +78,40 @@ class WriterLock:
                 return False
         return True
 
-    def _sign(self) -> None:
+    def _sign(self, work: str | None = None) -> None:
         """Notes who holds the lock, for the message that a waiting process shows."""
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "work": work}
         with unwritable(self._note):
             self._note.write_text(json.dumps(who), encoding="utf-8")
 
     def _holder(self) -> str:
-        try:
-            who = json.loads(self._note.read_text(encoding="utf-8"))
-            return f"process {who['pid']} on {who['host']} since {who['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        who = self._note_of_holder()
+        if not {"pid", "host", "since"} <= set(who):
             return "another process"
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+
+    def _note_of_holder(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self._note.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}  # being written, or damaged: it is only for people
+        return note if isinstance(note, dict) else {}
+
+
+@contextmanager
+def runner_number(folder: Path) -> Iterator[int]:
+    """The lowest number that no other program at work on a run in `folder` has, from 0."""
+    for number in range(RUNNERS):
+        lock = FileLock(folder / f"runner-{number}.lock")
+        with unwritable(Path(lock.lock_file)):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+        try:
+            yield number
+        finally:
+            lock.release()
+        return
+    yield RUNNERS

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from support.errors import DatabaseError
 from support.storage.captions import CaptionTable
+from support.storage.damage import damaged
 from support.storage.documents import Header
-from support.storage.errors import damaged
 from support.storage.journal import Journal, JournalHeader, Position, Updates
 from support.storage.vectors import VectorTable
 

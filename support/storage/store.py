@@ -6,22 +6,22 @@ twice changes nothing, so a crash between those steps loses and doubles nothing.
 for the time of an update; readers need none.
 """
 
-import logging
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from support.errors import DatabaseError
+from support.log import log
 from support.storage.captions import CaptionTable
-from support.storage.documents import Header, Records, read_document
-from support.storage.errors import DamagedFile, unwritable
+from support.storage.damage import DamagedFile
+from support.storage.documents import Header, Records
+from support.storage.errors import unwritable
+from support.storage.files import make_folder, sync_folder
 from support.storage.journal import Journal, JournalHeader, Position, Updates
 from support.storage.lock import WriterLock
 from support.storage.snapshot import Snapshot
 from support.storage.vectors import VectorTable
-
-log = logging.getLogger("captioning")
 
 JOURNAL_BYTES = 8 * 2**20  # compacted when it is larger than this and than half of the documents
 
@@ -40,8 +40,9 @@ class Store:
         self.journal = Journal(folder / "journal.jsonl")
         self.snapshot = Snapshot(folder, captions, self.journal)
         self._wrote = False
+        self._synced: JournalHeader | None = None
         with unwritable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         if rebuild:
             self._salvage()
         if not self.journal.path.exists():
@@ -66,12 +67,21 @@ class Store:
     def _catch_up(self) -> Position:
         """Reads the newest state and cuts off half a line at the journal's end. Lock held."""
         position = self.snapshot.refresh()
+        if position.header != self._synced:
+            self._sync_folders()
+            self._synced = position.header
         if self.journal.cut_half_line(position):
             log.warning(
                 "%s ended in half an update, of a program that was stopped: left out.",
                 self.journal.path,
             )
         return position
+
+    def _sync_folders(self) -> None:
+        """Makes durable what another process renamed here, and was killed before it could sync."""
+        with unwritable(self.folder):
+            for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+                sync_folder(folder)
 
     # --- Compaction -------------------------------------------------------------------------------
     def compact_if_free(self) -> None:
@@ -87,6 +97,7 @@ class Store:
 
         With the lock held.
         """
+        self.lock.announce("compacting the journal")
         updates, position = self.journal.read()
         header = JournalHeader.new(position.header.next_compaction)
         self.snapshot.forget()
@@ -98,20 +109,24 @@ class Store:
             theirs = [update[name] for update in updates if name in update]
             if name in self.snapshot.tables:
                 self.snapshot.tables[name].save()
-            elif (self.folder / name).exists() and not self._compact_unopened(name, theirs):
+            elif not self._compact_unopened(name, theirs):
                 left += [{name: records} for records in theirs]
         self.snapshot.resume(self.journal.start(header, left))
 
     def _compact_unopened(self, name: str, updates: Iterable[Records]) -> bool:
-        """Writes the vectors of a model this process does not use; False if they are damaged.
+        """Writes the vectors of a model this process does not use, unless their file is gone.
 
-        Then they are left to a process that uses them.
+        False if it cannot be read: then they are left to a process that uses them.
         """
+        path = self.folder / name
         try:
-            table = VectorTable.read(self.folder / name)
+            path.lstat()
+            table = VectorTable.read(path)
             for records in updates:
                 table.update(records)
-        except (DatabaseError, ValueError):
+        except FileNotFoundError:
+            return True
+        except (DatabaseError, OSError, ValueError):
             return False
         table.save()
         return True
@@ -138,9 +153,10 @@ class Store:
             path = self.folder / name
             if path.exists() and not replace:
                 return
+            self.lock.announce("making a new file of vectors")
             with suppress(DamagedFile):  # a copy is kept; a file of a newer format is refused
                 if path.exists():
-                    read_document(path)
+                    VectorTable.read(path)
             self._catch_up()
             updates, position = self.journal.read()
             for update in updates:
@@ -161,6 +177,7 @@ class Store:
         with self.lock.held():
             if not (self.journal.path.exists() or captions.path.exists()):
                 return
+            self.lock.announce("rebuilding")
             updates, lost = self.journal.salvage()
             lost += captions.salvage()
             if not lost and (mismatch := self.snapshot.mismatch(self.journal.header())):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from support.errors import DatabaseError
+from support.storage.damage import damaged
 from support.storage.documents import Document, Header, Records, read_document
-from support.storage.errors import damaged
 from support.text import clean_text
 
 UNIT_TOLERANCE = 1e-3

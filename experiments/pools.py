@@ -1,0 +1,119 @@
+"""What gives context to a run over many images: fixed in a file when its first run begins."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from db_manager import DatabaseManager
+from experiments.identity import former_run_name, run_name, short_hash
+from experiments.system import System
+from similarity_search import Candidate, Pool
+from support.log import log
+from support.records import Models
+from support.storage.damage import FORMAT_VERSION, DamagedFile, check_format, damaged
+from support.storage.errors import unreadable
+from support.storage.files import remove_leftovers, replace_file
+from support.storage.strict_json import parse_json, to_json
+from support.storage.vectors import VectorTable
+
+FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # of a candidate in the file
+    "key": str,
+    "index": int,
+    "captions": list,
+    "source": str,
+    "original_index": (int, type(None)),
+    "image": str,
+}
+REMEDY = (
+    "Restore a good copy; or begin a new run with --rebuild or --recaption: it captions again what "
+    "this one had captioned."
+)
+
+
+class FixedPool(NamedTuple):
+    """The name of a run over many images, and where its neighbors are found."""
+
+    run: str
+    pool: Pool
+
+
+def fixed_pool(
+    system: System, vectors: VectorTable, models: Models, recaption: bool = False
+) -> FixedPool:
+    """The run with this gallery, these models and config's settings; a new one to `recaption`.
+
+    Context are the gallery, and of the images captioned earlier those that were in the databases
+    when the first such run began. They are kept in a file, so that a run that was stopped, and one
+    that only adds what is missing, has the same context.
+    """
+    found = system.candidates()
+    originals = [candidate for candidate in found if candidate.source == "original"]
+    captioned = [candidate for candidate in found if candidate.source == "generated"]
+    names = run_name(originals, models), former_run_name(originals, models)
+    with system.db_manager.locked():  # two programs that begin at once must agree
+        path = _pool_file(system.db_manager.folder, names)
+        if recaption or not _is_usable(path, system.db_manager):
+            path = path.with_stem(names[0])
+            _write(path, captioned)
+        content, frozen = _read(path)
+    name = f"{path.stem}-{short_hash(content)}"
+    return FixedPool(name, Pool(originals + frozen, vectors.rows, vectors.matrix))
+
+
+def _pool_file(folder: Path, names: Sequence[str]) -> Path:
+    """The file of a run that has begun under one of `names`; else where the first belongs."""
+    paths = [folder / "frozen_pools" / f"{name}.json" for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _is_usable(path: Path, db_manager: DatabaseManager) -> bool:
+    """Whether there is a pool in `path`. A damaged one raises DamagedFile, except on a rebuild."""
+    if not path.exists():
+        return False
+    try:
+        _read(path)
+    except DamagedFile:
+        if not db_manager.rebuild:
+            raise
+        log.warning("--rebuild: %s was damaged; a new run begins.", path)
+        return False
+    return True
+
+
+def _write(path: Path, captioned: Sequence[Candidate]) -> None:
+    pool = {
+        "format_version": FORMAT_VERSION,
+        "started": datetime.now().isoformat(),
+        "captioned": [vars(candidate) for candidate in captioned],
+    }
+    if path.parent.exists():
+        remove_leftovers(path)
+    replace_file(path, [to_json(pool) + "\n"])
+
+
+def _read(path: Path) -> tuple[bytes, list[Candidate]]:
+    """The content of a pool's file, and its candidates. Raises DatabaseError."""
+    with unreadable(path):
+        content = path.read_bytes()
+    try:
+        pool = parse_json(content)
+    except ValueError as error:
+        raise damaged(path, f"not JSON: {error}" if content else "it is empty", REMEDY) from error
+    if not isinstance(pool, dict) or not isinstance(pool.get("captioned"), list):
+        raise damaged(path, "it has no list of captioned images", REMEDY)
+    check_format(path, pool.get("format_version", FORMAT_VERSION))  # version 0.1 wrote none
+    if not all(map(_is_candidate, pool["captioned"])):
+        raise damaged(path, f"not all its entries have the fields {sorted(FIELD_TYPES)}", REMEDY)
+    return content, [_as_candidate(fields) for fields in pool["captioned"]]
+
+
+def _is_candidate(fields: Any) -> bool:
+    if not isinstance(fields, dict) or set(fields) != set(FIELD_TYPES):
+        return False
+    typed = all(isinstance(fields[name], kind) for name, kind in FIELD_TYPES.items())
+    return typed and all(isinstance(caption, str) for caption in fields["captions"])
+
+
+def _as_candidate(fields: Mapping[str, Any]) -> Candidate:
+    return Candidate(**{**fields, "captions": tuple(fields["captions"])})

@@ -1,0 +1,15 @@
+"""The program's log: notices and warnings on one line each, whatever names they quote."""
+
+import logging
+
+from support.text import printable
+
+log = logging.getLogger("captioning")
+
+
+def _on_one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
+log.addFilter(_on_one_line)
