@@ -286,7 +286,10 @@ def in_own_process(words: list[str], folder: Path, user: int | None = None) -> F
 def can_start(user: int) -> bool:
     """Whether `user` may read Python, its packages and the program."""
     words = [sys.executable, "-c", "import numpy, main"]
-    return _start(words, user, cwd=ROOT).returncode == 0
+    try:
+        return _start(words, user, cwd=ROOT).returncode == 0
+    except PermissionError:  # Python itself lies where the user may not look
+        return False
 
 
 def _start(command: list[str], user: int | None, **options: Any) -> subprocess.CompletedProcess:
