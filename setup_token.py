@@ -23,6 +23,7 @@ from support.hub.token import (
     TOKEN_PAGE,
     check_token,
     looks_like_token,
+    read_token,
     token_state,
     use_huggingface_token,
 )
@@ -60,10 +61,8 @@ def check() -> None:
     """Reports on the token that would be used. Raises HubError without one, or when the Hub does
     not accept it.
     """
-    from huggingface_hub import get_token
-
     check_token()
-    token = get_token()
+    token = read_token()
     if not token:
         raise HubError(
             f"No token was found. Create one at {TOKEN_PAGE}, then run: python setup_token.py"
@@ -79,7 +78,7 @@ def ask_and_store() -> None:
     """Asks for a token without showing it (or reads a line from a pipe), verifies it, then stores
     it.
     """
-    from huggingface_hub import get_token, login
+    from huggingface_hub import login
 
     token = _ask()
     if not token:
@@ -96,7 +95,7 @@ def ask_and_store() -> None:
     except (OSError, ValueError) as error:
         raise HubError(f"The token is valid, but it cannot be stored: {error}") from error
     print(f"The token is valid and stored; account: {name}.")
-    if get_token() != token:
+    if read_token() != token:
         print(
             f"Another one precedes it ({token_state()}): remove that variable from your "
             "environment."

@@ -12,7 +12,7 @@ from similarity_search import Candidate, Pool
 from support.log import log
 from support.records import Models
 from support.storage.damage import FORMAT_VERSION, DamagedFile, check_format, damaged
-from support.storage.errors import unreadable
+from support.storage.errors import read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 from support.storage.vectors import VectorTable
@@ -53,7 +53,7 @@ def fixed_pool(
     names = run_name(originals, models), former_run_name(originals, models)
     with system.db_manager.locked():  # two programs that begin at once must agree
         path = _pool_file(system.db_manager.folder, names)
-        if recaption or not _is_usable(path, system.db_manager):
+        if not _is_usable(path, system.db_manager, recaption) or recaption:
             path = path.with_stem(names[0])
             _write(path, captioned)
         content, frozen = _read(path)
@@ -67,16 +67,19 @@ def _pool_file(folder: Path, names: Sequence[str]) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _is_usable(path: Path, db_manager: DatabaseManager) -> bool:
-    """Whether there is a pool in `path`. A damaged one raises DamagedFile, except on a rebuild."""
+def _is_usable(path: Path, db_manager: DatabaseManager, recaption: bool) -> bool:
+    """Whether there is a pool in `path`.
+
+    A damaged one raises DamagedFile, unless a rebuild or new run was asked for; a copy is kept.
+    """
     if not path.exists():
         return False
     try:
         _read(path)
     except DamagedFile:
-        if not db_manager.rebuild:
+        if not (db_manager.rebuild or recaption):
             raise
-        log.warning("--rebuild: %s was damaged; a new run begins.", path)
+        log.warning("%s was damaged; a new run begins.", path)
         return False
     return True
 
@@ -95,7 +98,7 @@ def _write(path: Path, captioned: Sequence[Candidate]) -> None:
 def _read(path: Path) -> tuple[bytes, list[Candidate]]:
     """The content of a pool's file, and its candidates. Raises DatabaseError."""
     with unreadable(path):
-        content = path.read_bytes()
+        content = read_regular(path)
     try:
         pool = parse_json(content)
     except ValueError as error:

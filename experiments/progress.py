@@ -8,7 +8,7 @@ from typing import TypedDict
 from experiments.results import results_folder
 from support.log import log
 from support.records import Sample
-from support.storage.errors import unreadable, unwritable
+from support.storage.errors import read_regular, unreadable, unwritable
 from support.storage.files import make_folder, sync_folder
 from support.storage.strict_json import parse_json, to_json
 
@@ -63,7 +63,7 @@ class Progress:
     def _read(self) -> None:
         with unreadable(self.path):
             # Not splitlines, which also splits at characters that captions may hold.
-            lines = [line for line in self.path.read_bytes().split(b"\n") if line]
+            lines = [line for line in read_regular(self.path).split(b"\n") if line]
         rows = [row for line in lines if (row := _parse(line)) is not None]
         if len(rows) < len(lines):
             log.warning(

@@ -183,3 +183,15 @@ def test_a_variable_that_goes_before_the_stored_token_is_named(process):
 def test_all_models_of_config_are_asked_about_the_commented_ones_too(settings):
     settings.VLM_MODEL_NAME = "./my_model"
     assert set(setup_token.model_names()) == set(MODELS)
+
+
+def test_a_stored_token_that_is_no_text_is_named(tmp_path, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    path = tmp_path / "token"
+    path.write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(path))
+    for name in ("HF_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert setup_token.main(["--check"]) == 2
+    assert f"token in {path} cannot be read" in capsys.readouterr().err

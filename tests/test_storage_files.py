@@ -262,3 +262,35 @@ def test_outdated_vectors_are_made_anew_where_that_was_asked_for(tmp_path, caplo
         assert len(db.caption_vectors(attacks.TEXT, 8)) > 0
     assert caplog.text.count("another version of its model") == 1
     assert attacks.caption(3) in (tmp_path / "captions.json").read_text("utf-8")
+
+
+# --- What is no file ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name",
+    [
+        "captions.json",
+        "journal.jsonl",
+        "org--clip/image_embeddings.json",
+        "org--text/caption_embeddings.json",
+        "lock-holder.json",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(tmp_path, name):
+    attacks.update_databases(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with (
+        pytest.raises(DatabaseError, match=rf"{Path(name).name} cannot be (read|written): Not a"),
+        DatabaseManager(tmp_path, "photos") as db,
+    ):
+        attacks.add(db, 60)
+
+
+def test_a_dimension_that_is_no_number_is_damage(tmp_path):
+    attacks.update_databases(tmp_path)
+    path = tmp_path / "org--clip" / "image_embeddings.json"
+    path.write_text(path.read_text("utf-8").replace('"dimension": 8', '"dimension": true'), "utf-8")
+    with pytest.raises(DatabaseError, match="is damaged: its dimension is True"):
+        DatabaseManager(tmp_path, "photos").image_vectors(attacks.CLIP, 8, "pil")
+    db = DatabaseManager(tmp_path, "photos", rebuild=True)
+    assert len(db.image_vectors(attacks.CLIP, 8, "pil")) == 0

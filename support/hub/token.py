@@ -15,11 +15,22 @@ def use_huggingface_token() -> None:
         os.environ["HF_TOKEN"] = os.environ["HUGGINGFACE_TOKEN"]
 
 
+def read_token() -> str | None:
+    """The token that would be used. Raises HubError for a stored one that cannot be read."""
+    from huggingface_hub import constants, get_token
+
+    try:
+        return get_token()
+    except (OSError, ValueError) as error:
+        raise HubError(
+            f"The Hugging Face token in {constants.HF_TOKEN_PATH} cannot be read "
+            f"({type(error).__name__}). Delete that file, then: python setup_token.py"
+        ) from error
+
+
 def check_token() -> None:
     """Raises HubError for a token no header can hold; the HTTP client's error would quote it."""
-    from huggingface_hub import get_token
-
-    token = get_token()
+    token = read_token()
     if token is not None and not looks_like_token(token):
         raise HubError(
             "The Hugging Face token cannot be one: it holds spaces or unusual characters "
@@ -34,9 +45,7 @@ def looks_like_token(text: str) -> bool:
 
 def token_state() -> str:
     """Where the token that would be used was found, in words; never the token."""
-    from huggingface_hub import get_token
-
-    token = get_token()
+    token = read_token()
     # HUGGINGFACE_TOKEN first: it was copied to HF_TOKEN.
     for variable in ("HUGGINGFACE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token and os.environ.get(variable, "").strip() == token:

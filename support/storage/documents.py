@@ -7,7 +7,7 @@ from typing import Any
 
 from support.errors import DatabaseError
 from support.storage.damage import FORMAT_VERSION, check_format, damaged
-from support.storage.errors import unreadable
+from support.storage.errors import open_regular, read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 
@@ -95,7 +95,7 @@ class Document(ABC):
 def read_document(path: Path) -> tuple[Header, Records]:
     """Header and records of a file. Raises DatabaseError, with a copy kept, for a damaged one."""
     with unreadable(path):
-        data = path.read_bytes()
+        data = read_regular(path)
     try:
         document = parse_json(data)
     except ValueError as error:
@@ -109,7 +109,7 @@ def read_document(path: Path) -> tuple[Header, Records]:
     if not isinstance(header.get("content"), str) or count != len(records):
         raise damaged(path, f"its header counts {count!r} records, it holds {len(records)}")
     dimension = header.get("dimension", 1)
-    if not isinstance(dimension, int) or not 0 < dimension < LARGEST_DIMENSION:
+    if type(dimension) is not int or not 0 < dimension < LARGEST_DIMENSION:
         raise damaged(path, f"its dimension is {dimension!r}")
     return header, records
 
@@ -120,7 +120,7 @@ def read_header(path: Path) -> Header:
     Empty when there is none.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.readline()
             line = file.readline().strip().rstrip(b",")
         header = parse_json(b"{" + line + b"}")["header"]

@@ -1,8 +1,10 @@
 """Errors of the disk, named: what cannot be read or written, why, and what to do."""
 
 import errno
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from support.errors import DatabaseError
@@ -27,6 +29,20 @@ def unwritable(path: Path, setting: str = "DB_DIR") -> Iterator[None]:
             f"{path} cannot be written: {error.strerror or error}. {remedy(error, setting)} What "
             "was there before is unchanged."
         ) from error
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """The file, opened for reading. Raises OSError for a pipe or a device: one might never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        kind = "Is a directory" if path.is_dir() else "Not a file"
+        raise OSError(errno.EISDIR if path.is_dir() else errno.EINVAL, kind, str(path))
+    return path.open("rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError for a pipe or a device."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextmanager

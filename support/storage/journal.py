@@ -20,7 +20,7 @@ from support.storage.damage import (
     damaged,
     keep_corrupt_copy,
 )
-from support.storage.errors import unreadable, unwritable
+from support.storage.errors import open_regular, unreadable, unwritable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 
@@ -100,12 +100,12 @@ class Journal:
 
     def header(self) -> JournalHeader:
         """The first line. Raises DamagedFile."""
-        with unreadable(self.path), self.path.open("rb") as file:
+        with unreadable(self.path), open_regular(self.path) as file:
             return self._parse_header(file.readline())
 
     def read(self) -> tuple[list[Updates], Position]:
         """All updates, and the position reached. Raises DamagedFile for a line with an error."""
-        with unreadable(self.path), self.path.open("rb") as file:
+        with unreadable(self.path), open_regular(self.path) as file:
             first = file.readline()
             start = Position(self._parse_header(first), len(first))
             updates, position = _parse_lines(file.read(), start)
@@ -121,7 +121,7 @@ class Journal:
         because its sync failed. Then everything must be read again.
         """
         # Opened once: a compaction may replace the file meanwhile.
-        with unreadable(self.path), self.path.open("rb") as file:
+        with unreadable(self.path), open_regular(self.path) as file:
             header = self._parse_header(file.readline())
             size = os.fstat(file.fileno()).st_size
             if header != position.header or size < position.offset:

@@ -1,5 +1,6 @@
 """One writer at a time: a file lock that the system frees when its process ends."""
 
+import errno
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from support.errors import DatabaseError
 from support.log import log
-from support.storage.errors import unwritable
+from support.storage.errors import read_regular, unwritable
 
 LOCK_SECONDS = 30.0  # how long a writer waits for another's update
 LONG_WORK_SECONDS = 1800.0  # and for work that grows with the databases, such as a compaction
@@ -83,6 +84,8 @@ class WriterLock:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "work": work}
         with unwritable(self._note):
+            if self._note.exists() and not self._note.is_file():  # a pipe might never take it
+                raise OSError(errno.EINVAL, "Not a file", str(self._note))
             self._note.write_text(json.dumps(who), encoding="utf-8")
 
     def _holder(self) -> str:
@@ -93,7 +96,7 @@ class WriterLock:
 
     def _note_of_holder(self) -> dict[str, Any]:
         try:
-            note = json.loads(self._note.read_bytes())
+            note = json.loads(read_regular(self._note))
         except (OSError, ValueError, RecursionError):
             return {}  # being written, or damaged: it is only for people
         return note if isinstance(note, dict) else {}
