@@ -83,8 +83,7 @@ def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> Capt
     settings = models.without_dtype(arguments)
     dtype = {"dtype": arguments["dtype"]}
     model = SentenceTransformer(path, device=device, model_kwargs=dtype, **settings).eval()
-    dimension = model.get_embedding_dimension()
-    assert dimension is not None
+    dimension = models.checked_dimension(model.get_embedding_dimension(), name)
     return CaptionEmbedder(model, name, dimension)
 
 

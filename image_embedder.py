@@ -96,6 +96,7 @@ def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> Imag
         )
     projected = getattr(model.config, "projection_dim", None)
     dimension = projected or model.config.vision_config.hidden_size
+    dimension = models.checked_dimension(dimension, name)
 
     def load_tokenizer() -> Any:
         with errors_explained(name, "model"):

@@ -13,6 +13,7 @@ from support.hub.errors import errors_explained
 from support.log import log
 from support.records import ModelRef
 
+LARGEST_DIMENSION = 100_000  # of a vector
 SETTING_OF_WORK = {
     "embedding images": "CLIP_MODEL_NAME",
     "embedding texts": "CLIP_MODEL_NAME",
@@ -147,6 +148,16 @@ def run_in_batches(
         yield outputs[0]
 
 
+def checked_dimension(dimension: Any, name: str) -> int:
+    """The length of a model's vectors, by its configuration. Raises PipelineError for no length."""
+    if type(dimension) is not int or not 0 < dimension < LARGEST_DIMENSION:
+        raise PipelineError(
+            f"The model '{name}' says that its vectors have {str(dimension)[:20]} numbers; it must "
+            f"be 1 to {LARGEST_DIMENSION - 1}. Its files are damaged: fetch them again."
+        )
+    return dimension
+
+
 def joined_rows(parts: Iterable[np.ndarray], dimension: int) -> np.ndarray:
     """(N, D) float32 of the (B, D) outputs of batches; (0, D) without any.
 
@@ -157,7 +168,8 @@ def joined_rows(parts: Iterable[np.ndarray], dimension: int) -> np.ndarray:
         if part.shape[1:] != (dimension,):
             raise PipelineError(
                 f"A model gave vectors of the shape {part.shape[1:]}, but its configuration says "
-                f"{dimension}: its files do not belong together. Fetch them again."
+                f"{dimension}: its files do not belong together. Fetch them again, or change "
+                "CLIP_MODEL_NAME or CAPTION_EMBEDDING_MODEL."
             )
     return np.concatenate([np.zeros((0, dimension), np.float32), *parts])
 

@@ -377,4 +377,4 @@ def _names(odd: Sequence[str], damaged: Sequence[str]) -> set[str]:
         plain = re.findall(r"[\w.-]+", word.replace("{folder}", ""))
         shown = (word, printable(word), repr(word)[1:-1], *(plain or ["case/"]))
         names |= {name[:20] for name in shown}
-    return names - {""}
+    return {name or "''" for name in names}

@@ -209,3 +209,10 @@ def test_a_device_that_is_not_there_is_refused(settings):
         model_loader.pick_device()
     settings.DEVICE = "auto"
     assert model_loader.pick_dtype("cpu") == "float32"
+
+
+@pytest.mark.parametrize("dimension", [10**30, 0, -1, True, None, "32"])
+def test_a_length_of_vectors_that_cannot_be_names_the_model(dimension):
+    with pytest.raises(PipelineError, match=r"The model 'org/text' says .* fetch them again"):
+        model_loader.checked_dimension(dimension, "org/text")
+    assert model_loader.checked_dimension(32, "org/text") == 32

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from support.errors import ImageError
 from support.paths import expand_home
 from support.records import Sample
 from support.sources.files import open_file
@@ -20,6 +21,8 @@ def own_sample(image: str | Path | Image.Image) -> Sample:
     """
     if isinstance(image, Image.Image):
         return _sample_in_memory(image)
+    if not str(image):
+        raise ImageError("There is no image file ''. Check the spelling.")
     path = expand_home(image).absolute()  # the databases remember it
     with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
