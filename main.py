@@ -47,6 +47,7 @@ from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_images
 from support.sources.own import own_sample
+from support.text import printable
 from vlm_captioner import load_captioner, write_captions
 
 
@@ -128,7 +129,7 @@ def evaluate_retrieval(
 ) -> dict[str, Any]:
     """Whether retrieval helps: the first `samples` experiment images under each of `arms`, scored.
 
-    All of both by default.
+    All of both by default. A stopped one goes on; nothing is saved once it has returned.
     """
     evaluated = _evaluate(System(dataset_loader, db_manager), samples, arms)
     evaluated.progress.close()
@@ -292,7 +293,7 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
     rows = list(outcome.rows.values()) if paths else outcome.of(samples)
     origin = made_with(system.dataset_loader, _locate_models(system))
     path = save_summary(kind, origin, fixed.run, rows, outcome.failures, outcome.seconds)
-    print(f"{outcome.summary_text(kind)} Summary: {path}")
+    print(printable(f"{outcome.summary_text(kind)} Summary: {path}"))
     return output.report_failures(outcome.failures_text())
 
 
@@ -319,7 +320,7 @@ def _evaluate_command(arguments: Namespace) -> int:
     paths = tables.save_evaluation(evaluated.outcome, SCORES)
     evaluated.progress.close()  # only now: a full disk must not cost hours of captioning
     print(tables.evaluation_table(evaluated.outcome, SCORES))
-    print("Saved: " + ", ".join(map(str, paths)))
+    print(printable("Saved: " + ", ".join(map(str, paths))))
     return 0
 
 

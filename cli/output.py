@@ -16,7 +16,7 @@ def print_result(result: Result) -> None:
     heading = "Image" if number is None else f"Experiment {number}"
     print(f"{heading}: {printable(result['metadata']['image'])}")
     vlm = info["models"]["vlm"]["name"]
-    print(f"Mode: {info['mode']}   dataset: {info['dataset']}   VLM: {vlm}")
+    print(printable(f"Mode: {info['mode']}   dataset: {info['dataset']}   VLM: {vlm}"))
     print("Similar images:")
     for neighbor in result["similar_images"]:
         print_neighbor(neighbor)
@@ -29,7 +29,7 @@ def print_result(result: Result) -> None:
     print(f"Caption:   {printable(result['generated_caption'])}")
     if result["original_caption"]:
         print(f"Reference: {printable(result['original_caption'])}")
-    print(f"Saved:     {result['result_file']}\n", flush=True)
+    print(f"Saved:     {printable(result['result_file'])}\n", flush=True)
 
 
 def print_neighbor(neighbor: SimilarImage) -> None:

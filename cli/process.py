@@ -52,8 +52,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, PipelineError):
         print(error, file=sys.stderr)
         return error.exit_status
-    if isinstance(error, OSError) and error.filename is not None:
-        print(f"{error.filename}: {error.strerror}. {CHECK_DISK}.", file=sys.stderr)
+    if isinstance(error, OSError):
+        what = "The output or working folder" if error.filename is None else error.filename
+        print(f"{what}: {error.strerror or error}. {CHECK_DISK}.", file=sys.stderr)
         return 1
     print(
         f"Unexpected {type(error).__name__}: {error}\nRun with --debug for the traceback.",

@@ -29,7 +29,7 @@ def seal(folder: Path) -> None:
 
 def is_sealed(folder: Path) -> bool:
     """Whether `folder` was finished once; it may be damaged since."""
-    return (folder / MANIFEST).is_file()
+    return os.path.isfile(folder / MANIFEST)  # noqa: PTH113 - Path.is_file may raise
 
 
 def find_damage(folder: Path) -> str | None:
@@ -49,8 +49,8 @@ def find_damage(folder: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return f"{Path(error.filename).name} cannot be read ({error.strerror})"
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{Path(error.filename or MANIFEST).name} cannot be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be parsed"
     return None if files else f"{MANIFEST} names no files"
 

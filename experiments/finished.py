@@ -86,7 +86,7 @@ def _result_of(path: Path, run: str) -> Result | None:
         summary_row(result, path)
         same = result["experiment_info"]["run"] == run
         return result if same and isinstance(result["metadata"]["content_hash"], str) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         log.warning("%s cannot be read and counts as not there: %s", path, error)
         return None
 

@@ -1,6 +1,7 @@
 """What gives context to a run over many images: fixed in a file when its first run begins."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from experiments.system import System
 from similarity_search import Candidate, Pool
 from support.log import log
 from support.records import Models
+from support.storage.captions import LARGEST_INDEX
 from support.storage.damage import FORMAT_VERSION, DamagedFile, check_format, damaged
 from support.storage.errors import read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
@@ -58,7 +60,14 @@ def fixed_pool(
             _write(path, captioned)
         content, frozen = _read(path)
     name = f"{path.stem}-{short_hash(content)}"
-    return FixedPool(name, Pool(originals + frozen, vectors.rows, vectors.matrix))
+    fixed = originals + [_where_it_lies_now(found, system) for found in frozen]
+    return FixedPool(name, Pool(fixed, vectors.rows, vectors.matrix))
+
+
+def _where_it_lies_now(candidate: Candidate, system: System) -> Candidate:
+    """A candidate with the path that the databases know: the photo may have been moved since."""
+    record = system.db_manager.captions.get(candidate.key)
+    return candidate if record is None else replace(candidate, image=record["image"])
 
 
 def _pool_file(folder: Path, names: Sequence[str]) -> Path:
@@ -115,7 +124,9 @@ def _is_candidate(fields: Any) -> bool:
     if not isinstance(fields, dict) or set(fields) != set(FIELD_TYPES):
         return False
     typed = all(isinstance(fields[name], kind) for name, kind in FIELD_TYPES.items())
-    return typed and all(isinstance(caption, str) for caption in fields["captions"])
+    if not typed or isinstance(fields["index"], bool) or not 0 <= fields["index"] < LARGEST_INDEX:
+        return False
+    return all(isinstance(caption, str) for caption in fields["captions"])
 
 
 def _as_candidate(fields: Mapping[str, Any]) -> Candidate:

@@ -38,7 +38,7 @@ class Progress:
     def add(self, rows: Sequence[CaptionRow]) -> None:
         """Keeps the captions of a batch; they are on disk when this returns."""
         with unwritable(self.path, "RESULTS_DIR"):
-            make_folder(self.path.parent)
+            make_folder(self.path.parent, "RESULTS_DIR")
             with self.path.open("ab") as file:
                 file.write(("\n" + "".join(to_json(row) + "\n" for row in rows)).encode())
                 file.flush()

@@ -134,7 +134,7 @@ class _Runner:
             if row is None:
                 waiting.append(sample)
             else:
-                self.outcome.rows[sample.content_hash] = row
+                self.outcome.rows[sample.content_hash] = {**row, "image": sample.label}
                 done.append(sample)
         self._waiting = waiting
         self.outcome.earlier += len(done)

@@ -170,8 +170,12 @@ def caption_settings() -> dict[str, Any]:
 
 def changed_settings() -> dict[str, Any]:
     """Those settings that decide a caption and differ from their first default, by name."""
-    settings = sorted(caption_settings().items())
-    return {name: value for name, value in settings if value != FIRST_DEFAULTS[name]}
+    changed = {}
+    for name, value in sorted(caption_settings().items()):
+        if value != FIRST_DEFAULTS[name]:
+            # 1 and 1.0 are one temperature, but not the same JSON.
+            changed[name] = float(value) if isinstance(FIRST_DEFAULTS[name], float) else value
+    return changed
 
 
 def check_settings() -> None:

@@ -1,5 +1,6 @@
 """The gate between the program's output and a terminal: no text can steer it."""
 
+import os
 import re
 import sys
 from contextlib import suppress
@@ -48,6 +49,8 @@ def guard_terminal() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, SafeStream):
             continue
+        if stream is None:  # closed, or without a terminal at all
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
         with suppress(AttributeError):  # a test's or notebook's stream
             stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, cast(TextIO, SafeStream(stream, bars=name == "stderr")))

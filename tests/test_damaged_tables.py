@@ -204,3 +204,13 @@ def test_bars_follow_the_setting_and_the_users_own_state_stays(
         finally:
             enable_progress_bars()
         assert ("examples/s" in capfd.readouterr().err) == (shown and not disabled)
+
+
+def test_an_empty_table_is_named_as_empty(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([("image", pyarrow.binary()), ("text", pyarrow.string())])
+    pyarrow.parquet.write_table(schema.empty_table(), tmp_path / "a.PARQUET")
+    with pytest.raises(PipelineError, match=r"a\.PARQUET.* it has no rows or no columns"):
+        open_source(str(tmp_path))

@@ -14,7 +14,7 @@ import pytest
 
 import demo
 from demo.cache import ensure_filled
-from demo.manifest import MANIFEST
+from demo.manifest import MANIFEST, find_damage
 from support.errors import PipelineError
 from tests.helpers import ROOT, run_python
 from tests.test_attack_disk import small_disk  # noqa: F401 - a fixture
@@ -348,3 +348,9 @@ def test_a_file_in_the_place_of_the_cache_leaves_the_users_cache(tmp_path, monke
     made = ensure_filled("x", [tmp_path / "cache", tmp_path / "users"], fill)
     assert made == tmp_path / "users" / "x" and content_of(made) == CONTENT
     assert (tmp_path / "cache").read_text() == "mine"
+
+
+def test_a_manifest_that_cannot_be_parsed_or_read_is_damage(tmp_path):
+    for content in ("[" * 100_000, '{"files": 3}', ""):
+        (tmp_path / MANIFEST).write_text(content)
+        assert "cannot be parsed" in find_damage(tmp_path)

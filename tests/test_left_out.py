@@ -235,3 +235,22 @@ def test_single_images_and_subfolders_without_permission_are_named(open_folder, 
     assert as_nobody("images", folder).startswith("['p00.png', ")
     said = as_nobody("own", folder / "p00.png")
     assert said == f"1 ImageError {folder / 'p00.png'}: Permission denied\n"
+
+
+def test_links_to_folders_and_other_kinds_beside_a_list_are_counted(tmp_path, caplog):
+    folder = make_photos(tmp_path / "photos", 3)
+    (tmp_path / "album").mkdir()
+    (folder / "album").symlink_to(tmp_path / "album")
+    (folder / "x.heic").write_bytes(b"x")
+    (folder / "metadata.csv").write_text("file_name,text\n")
+    open_source(str(folder))
+    assert "1 links to folders are not followed" in caplog.text
+    assert "1 .heic" in caplog.text and "1 .csv" in caplog.text and "1 .txt" not in caplog.text
+
+
+def test_rows_without_a_file_name_are_counted(tmp_path, caplog):
+    folder = make_photos(tmp_path / "photos", 3)
+    (folder / "captions.txt").unlink()
+    (folder / "metadata.csv").write_text("file_name,text\np00.png,a dog\n,lost\n")
+    assert len(open_source(str(folder))) == 1
+    assert "1 rows name no image file and are left out" in caplog.text

@@ -21,7 +21,7 @@ from main import (
     run_stages,
 )
 from support.errors import DatabaseError, MemoryShortage
-from support.settings import FIRST_DEFAULTS, caption_settings
+from support.settings import FIRST_DEFAULTS, caption_settings, changed_settings
 from support.storage.lock import runner_number
 from tests.helpers import ROOT, make_photos, picture, run_python, words_of
 from vlm_captioner import Captioner
@@ -82,6 +82,30 @@ def test_a_new_setting_with_its_first_default_is_the_same_run(tiny_settings, wri
     monkeypatch.setitem(FIRST_DEFAULTS, "a_new_one", 6)
     run_all_experiments(*initialize_system())
     assert written == [3, 3]
+
+
+def test_another_spelling_of_a_number_is_the_same_run(tiny_settings):
+    tiny_settings.TEMPERATURE = 1
+    whole = changed_settings()
+    tiny_settings.TEMPERATURE = 1.0
+    assert json.dumps(whole) == json.dumps(changed_settings())
+
+
+def test_a_photo_that_gave_context_and_was_moved_is_named_where_it_lies(
+    command, own, tmp_path, settings
+):
+    solo = tmp_path / "solo"
+    solo.mkdir()
+    picture(300).save(solo / "s.png")
+    assert command("--image", str(solo / "s.png"), top_k="13").returncode == 0
+    assert command("--image", str(own), top_k="13").returncode == 0
+    moved = solo.rename(tmp_path / "solo2")
+    assert command("--image", str(moved / "s.png"), top_k="13").returncode == 0
+    picture(301).save(own / "late.png")
+    assert command("--image", str(own), top_k="13").returncode == 0
+    (late,) = (tmp_path / "results").glob("image_late_*.json")
+    images = {n["metadata"]["image"] for n in json.loads(late.read_bytes())["similar_images"]}
+    assert str(moved / "s.png") in images and str(solo / "s.png") not in images
 
 
 def test_each_setting_that_decides_a_caption_has_a_first_default():
@@ -189,6 +213,8 @@ def test_a_photo_that_was_moved_is_known_at_its_new_place(command, own, tmp_path
     assert command("--image", str(tmp_path / "moved")).returncode == 0
     (database,) = (tmp_path / "databases").glob("*/captions.json")
     images = {record["image"] for record in json.loads(database.read_bytes())["records"].values()}
+    summary = max((tmp_path / "results").glob("images_summary_*.json"), key=os.path.getmtime)
+    assert str(own) not in summary.read_text("utf-8")
     assert str(tmp_path / "moved" / "o0.png") in images
     assert str(own / "o0.png") not in images
 
@@ -285,6 +311,8 @@ POOLS = {
     "a candidate without fields": b'{"captioned": [{}]}',
     "a candidate of wrong types": b'{"captioned": [{"key": 1, "index": 0, "captions": [], '
     b'"source": "generated", "original_index": null, "image": "x"}]}',
+    "an index out of range": b'{"captioned": [{"key": "k", "index": %d, "captions": [], '
+    b'"source": "generated", "original_index": null, "image": "x"}]}' % 10**30,
     "not UTF-8": b'{"captioned": "\xff"}',
 }
 

@@ -1,5 +1,6 @@
 """Files as they lie on the disk: permissions, links, what killed writers left, new folders."""
 
+import contextlib
 import errno
 import gc
 import json
@@ -16,6 +17,7 @@ from db_manager import DatabaseManager
 from support.errors import DatabaseError
 from support.storage import files, lock
 from support.storage.files import make_folder, publish_file, replace_file
+from support.storage.strict_json import parse_json
 from tests import attacks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, links and folder syncs")
@@ -88,19 +90,22 @@ def test_a_folder_that_is_a_dangling_link_is_named(tmp_path):
     assert not (tmp_path / "unmounted").exists()
 
 
+OLD, NEW = f".{'0' * 32}.tmp", f".{'1' * 32}.tmp"
+
+
 # --- What killed writers left ---------------------------------------------------------------------
 def test_temporary_files_of_killed_programs_are_removed_from_the_results(tmp_path):
-    for name, age in ((".old.tmp", 2), (".new.tmp", 0)):
+    for name, age in ((OLD, 2), (NEW, 0)):
         (tmp_path / name).write_text("half")
         then = time.time() - age * files.ABANDONED_SECONDS
         os.utime(tmp_path / name, (then, then))
     publish_file(tmp_path, "image", ".json", "{}")
-    assert {path.name for path in tmp_path.iterdir()} == {".new.tmp", "image.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {NEW, "image.json"}
 
 
 def test_temporary_files_of_killed_programs_are_removed_from_the_databases(tmp_path):
     attacks.update_databases(tmp_path)
-    (tmp_path / ".captions.json.0123.tmp").write_text("half")
+    (tmp_path / f".captions.json.{OLD[1:]}").write_text("half")
     with DatabaseManager(tmp_path, "photos") as db:
         attacks.add(db, 50)
     assert not attacks.leftovers(tmp_path)
@@ -111,7 +116,7 @@ def test_temporary_files_of_killed_programs_are_removed_from_the_databases(tmp_p
 def synced(monkeypatch) -> list[Path]:
     """The folders that were synced."""
     folders, sync = [], files.sync_folder
-    monkeypatch.setattr(files, "sync_folder", lambda path: folders.append(path) or sync(path))
+    monkeypatch.setattr(files, "sync_folder", lambda path, *_: folders.append(path) or sync(path))
     return folders
 
 
@@ -294,3 +299,32 @@ def test_a_dimension_that_is_no_number_is_damage(tmp_path):
         DatabaseManager(tmp_path, "photos").image_vectors(attacks.CLIP, 8, "pil")
     db = DatabaseManager(tmp_path, "photos", rebuild=True)
     assert len(db.image_vectors(attacks.CLIP, 8, "pil")) == 0
+
+
+def test_files_that_are_not_ours_and_folders_stay(tmp_path):
+    then = time.time() - 2 * files.ABANDONED_SECONDS
+    (tmp_path / ".draft.tmp").write_text("mine")
+    (tmp_path / ".x.tmp").mkdir()
+    for name in (".draft.tmp", ".x.tmp"):
+        os.utime(tmp_path / name, (then, then))
+    publish_file(tmp_path, "image", ".json", "{}")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {".draft.tmp", ".x.tmp", "image.json"}
+
+
+@pytest.mark.parametrize(
+    "name", ["captions.json", "journal.jsonl", "org--clip/image_embeddings.json"]
+)
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_file_larger_than_the_memory_is_named(tmp_path, name, rebuild):
+    attacks.update_databases(tmp_path)
+    os.truncate(tmp_path / name, 2**41)
+    with pytest.raises(DatabaseError, match=rf"{Path(name).name} cannot be read: .*the memory"):
+        DatabaseManager(tmp_path, "photos", rebuild).image_vectors(attacks.CLIP, 8, "pil")
+
+
+def test_json_that_is_nested_deeply_around_half_a_character_is_no_value():
+    for depth in range(900, 1000, 5):
+        text = b"[" * depth + b'"\\ud800"' + b"]" * depth
+        with contextlib.suppress(ValueError):
+            parse_json(text)

@@ -1,6 +1,8 @@
 """No name, caption or error can steer the terminal: one gate for stdout, stderr and the log."""
 
 import io
+import os
+import subprocess
 import sys
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from support.errors import DatabaseError, PipelineError
 from support.log import log
 from support.terminal import SafeStream, guard_terminal
-from tests.helpers import make_photos, picture
+from tests.helpers import ROOT, make_photos, picture
 
 TITLE = "\x1b]0;title\x07"  # what a terminal obeys: a new title,
 CLIPBOARD = "\x1b]52;c;cm0gLXJm\x07"  # the clipboard,
@@ -107,3 +109,30 @@ def test_a_folder_without_images_or_captions_is_named_safely(command, tmp_path):
         done = command(*words) if words[0] == "--image" else command(dataset=str(empty))
         assert done.returncode == 2 and "empty" in done.stderr
         assert clean(done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_error(closed, monkeypatch):
+    monkeypatch.setattr(sys, closed, None)
+    guard_terminal()
+    print("x", file=getattr(sys, closed))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_an_output_that_cannot_be_written_is_named(tiny_flags):
+    words = [word for pair in tiny_flags.items() for word in pair]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "main.py", "--index", "0", *words],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode != 0 and "Unexpected" not in done.stderr
+    assert "The output or working folder: No space left" in done.stderr
+
+
+def test_a_line_break_in_a_name_forges_no_line(command, tmp_path):
+    folder = make_photos(tmp_path / "nl\nGallery: 999 images", 8)
+    for words in (["--index", "0"], ["--all"]):
+        done = command(*words, dataset=str(folder))
+        assert done.returncode == 0
+        assert not [line for line in done.stdout.splitlines() if line.startswith("Gallery: 999")]

@@ -42,7 +42,7 @@ def find_images(path: str | Path) -> list[Path]:
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SettingError(f"The folder '{path}' holds no images. Looked for: {kinds}.")
-    _log_others(path, files, [file for file in files if not is_image_name(file)])
+    log_others(path, files, [file for file in files if not is_image_name(file)])
     return found
 
 
@@ -65,14 +65,22 @@ def files_below(folder: Path) -> list[Path]:
     def report(error: OSError) -> None:
         log.warning("The folder %s cannot be read: %s", error.filename, error.strerror)
 
-    found = []
-    for parent, _, names in os.walk(folder, onerror=report):
+    found, links = [], []
+    for parent, folders, names in os.walk(folder, onerror=report):
         found += [Path(parent) / name for name in names]
+        links += [path for name in folders if (path := Path(parent) / name).is_symlink()]
+    if links:
+        log.warning(
+            "%s: %d links to folders are not followed: %s. Name those folders themselves.",
+            folder,
+            len(links),
+            first_few(sorted(map(str, links))),
+        )
     return sorted(found)
 
 
-def _log_others(folder: Path, files: Sequence[Path], others: Sequence[Path]) -> None:
-    """Logs how many of the files in a folder are no images, by their kinds."""
+def log_others(folder: Path, files: Sequence[Path], others: Sequence[Path]) -> None:
+    """Logs how many of the `files` in a folder are `others` than images, by their kinds."""
     if others:
         kinds = [f"{count} {kind}" for kind, count in Counter(map(_kind, others)).most_common()]
         log.warning(

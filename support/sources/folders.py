@@ -7,8 +7,8 @@ from pathlib import Path
 
 from support.log import log
 from support.paths import absolute_path
-from support.sources.files import files_below, is_image_name, open_inside
-from support.sources.lists import CaptionsByImage
+from support.sources.files import files_below, is_image_name, log_others, open_inside
+from support.sources.lists import CaptionsByImage, list_in
 from support.text import clean_text, first_few
 
 
@@ -44,9 +44,12 @@ class FolderSource:
 
 
 def _log_unlisted(folder: Path, names: Iterable[str]) -> None:
-    """Logs which images of `folder` no name leads to."""
+    """Logs which images of `folder` no name leads to, and how many other files it holds."""
     listed = {_real_path(folder / name) for name in names}
-    images = [file for file in files_below(folder) if is_image_name(file)]
+    files = files_below(folder)
+    images = [file for file in files if is_image_name(file)]
+    known = {*images, list_in(folder), *(file for file in files if str(file) in listed)}
+    log_others(folder, files, [file for file in files if file not in known])
     unlisted = [str(file) for file in images if absolute_path(file) not in listed]
     if unlisted:
         log.warning(

@@ -15,6 +15,7 @@ from support.log import log
 from support.sources.columns import IMAGE_COLUMNS, caption_columns, cell_texts
 from support.text import first_few
 
+LIST_NAMES = ("captions.txt", "metadata.csv", "metadata.jsonl")  # the first there is, is read
 CaptionsByImage = dict[str, list[str]]  # file name, as the list writes it -> captions
 MAX_LIST_BYTES = 256 * 2**20  # lists are kept in memory; those of Flickr30k and COCO have 15 and 40
 
@@ -30,10 +31,13 @@ def read_list(folder: Path) -> CaptionsByImage | None:
         "metadata.csv": _read_csv,
         "metadata.jsonl": _read_jsonl,
     }
-    for name, read in readers.items():
-        if _is_file(folder / name):
-            return read(folder / name)
-    return None
+    path = list_in(folder)
+    return None if path is None else readers[path.name](path)
+
+
+def list_in(folder: Path) -> Path | None:
+    """The list that is read of those in `folder`."""
+    return next((folder / name for name in LIST_NAMES if _is_file(folder / name)), None)
 
 
 def _read_lines(path: Path) -> CaptionsByImage:
@@ -104,11 +108,16 @@ def _by_image(rows: list[dict[str, Any]], path: Path) -> CaptionsByImage:
         )
     wanted = caption_columns(columns, str(path))
     captions: CaptionsByImage = {}
+    unnamed = 0
     for row in rows:
-        if row.get(image_column):
-            texts = captions.setdefault(str(row[image_column]), [])
-            for column in wanted:
-                texts += cell_texts(row.get(column))
+        if not row.get(image_column):
+            unnamed += 1
+            continue
+        texts = captions.setdefault(str(row[image_column]), [])
+        for column in wanted:
+            texts += cell_texts(row.get(column))
+    if unnamed:
+        log.warning("%s: %d rows name no image file and are left out.", path, unnamed)
     return captions
 
 

@@ -24,7 +24,7 @@ SPLIT_ORDER = {"train": 0, "validation": 1, "test": 2}
 def is_table(path: Path) -> bool:
     """Whether `path` is a parquet or arrow file, or a folder that `save_to_disk` wrote."""
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file may raise
-        return path.suffix in TABLE_SUFFIXES
+        return path.suffix.lower() in TABLE_SUFFIXES
     return any(os.path.exists(path / name) for name in ("state.json", "dataset_dict.json"))  # noqa: PTH110
 
 
@@ -38,7 +38,7 @@ def find_tables(folder: Path) -> list[Path]:
 
 
 def _with_suffix(folder: Path, *suffixes: str) -> list[Path]:
-    files = [file for file in files_below(folder) if file.suffix in suffixes]
+    files = [file for file in files_below(folder) if file.suffix.lower() in suffixes]
     return [file for file in files if not file.name.startswith(APPLE_DOUBLE)]
 
 
@@ -89,7 +89,7 @@ def load_table_files(files: Sequence[Path], folder: Path) -> Tables:
         name = file.stem
         if stems[name] > 1:  # in several subfolders
             name = file.relative_to(folder).with_suffix("").as_posix()
-        read = Dataset.from_parquet if file.suffix == ".parquet" else Dataset.from_file
+        read = Dataset.from_parquet if file.suffix.lower() == ".parquet" else Dataset.from_file
         with _loading(str(file), [file]):
             splits[name] = read(str(file))
             _validate({name: splits[name]})
@@ -136,11 +136,13 @@ def _damage(file: Path) -> str:
     try:
         if not file.is_file():  # reading a pipe might never end
             return "not a file"
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             with pyarrow.parquet.ParquetFile(file) as parquet:
+                if not parquet.metadata.num_rows or not parquet.metadata.num_columns:
+                    return "it has no rows or no columns"
                 for batch in parquet.iter_batches():
                     batch.validate(full=True)
-        elif file.suffix == ".arrow":
+        elif file.suffix.lower() == ".arrow":
             Dataset.from_file(str(file)).data.validate(full=True)
         else:
             json.loads(file.read_bytes())

@@ -5,6 +5,7 @@ from typing import Any
 
 from support.storage.damage import DamagedFile, keep_corrupt_copy
 from support.storage.documents import Document, Header, Records, readable_records
+from support.storage.errors import unreadable
 
 LARGEST_INDEX = 2**53  # beyond it, programs that read JSON numbers as floats would confuse two
 CaptionRecord = dict[str, Any]  # index, image, original_index, captions, generated
@@ -72,7 +73,9 @@ class CaptionTable(Document):
             copy = keep_corrupt_copy(self.path)
         self._replace_records({})
         lost = 0
-        for record in readable_records(self.path.read_bytes()):
+        with unreadable(self.path):
+            data = self.path.read_bytes()
+        for record in readable_records(data):
             lost += not self.try_update(record)
         kept = f"{len(self)} records kept, {lost} could not be read (see {copy.name})."
         return [f"{self.path} was damaged: {kept}"]

@@ -54,3 +54,8 @@ def unreadable(path: Path) -> Iterator[None]:
         raise DatabaseError(
             f"{path} cannot be read: {error.strerror or error}. {CHECK_DISK}."
         ) from error
+    except MemoryError as error:
+        raise DatabaseError(
+            f"{path} cannot be read: it is larger than the memory. Move it away, or use a larger "
+            "machine."
+        ) from error

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from support.storage.errors import remedy, unwritable
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # A folder that may not be opened, or a file system that does not sync folders.
 NO_FOLDER_SYNC = {*NO_HARD_LINKS, errno.EINVAL, errno.EBADF, errno.EACCES, errno.EISDIR}
+# Our temporary files: a random name, or the claim of a result's name.
+TEMPORARY = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp|\.(experiment|image|evaluation).*\.json\.tmp")
 ABANDONED_SECONDS = 3600.0  # no file takes as long to write: its writer was killed
 
 
@@ -28,7 +31,7 @@ def replace_file(path: Path, chunks: Iterable[str | bytes], setting: str = "DB_D
     """
     with unwritable(path, setting):
         target = _followed(path)
-        make_folder(target.parent)
+        make_folder(target.parent, setting)
         with _temporary_file(target.parent, _temporary_prefix(target), chunks) as temporary:
             with suppress(OSError):  # a new file gets the mode that the umask gives
                 os.chmod(temporary, target.stat().st_mode)
@@ -41,7 +44,8 @@ def remove_leftovers(path: Path) -> None:
     with unwritable(path):
         target = _followed(path)
         for leftover in target.parent.glob(f"{_temporary_prefix(target)}*.tmp"):
-            leftover.unlink(missing_ok=True)
+            if TEMPORARY.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
 
 
 def _followed(path: Path) -> Path:
@@ -74,7 +78,7 @@ def publish_file(folder: Path, stem: str, suffix: str, text: str) -> Path:
     It is never there half written, and never replaces another.
     """
     with unwritable(folder, "RESULTS_DIR"):
-        make_folder(folder)
+        make_folder(folder, "RESULTS_DIR")
         _remove_abandoned(folder)
         with _temporary_file(folder, ".", [text]) as temporary:
             return _move_to_free_name(temporary, folder, stem, suffix)
@@ -84,8 +88,9 @@ def publish_file(folder: Path, stem: str, suffix: str, text: str) -> Path:
 def _remove_abandoned(folder: Path) -> None:
     """Removes temporary files of programs that were killed while publishing."""
     for path in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+        with suppress(OSError):  # another user's, say: cleaning up is no reason to fail
+            old = time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
+            if old and TEMPORARY.fullmatch(path.name):
                 path.unlink()
 
 
@@ -125,8 +130,11 @@ def _claim_and_move(temporary: Path, path: Path) -> None:
 
 
 # --- Folders --------------------------------------------------------------------------------------
-def make_folder(folder: Path) -> None:
-    """Makes a folder and the parents that are missing, and syncs each parent of a new one."""
+def make_folder(folder: Path, setting: str = "DB_DIR") -> None:
+    """Makes a folder and the parents that are missing, and syncs each parent of a new one.
+
+    Raises OSError; DatabaseError, naming the `setting` of the folder, when a sync fails.
+    """
     missing = []
     while not folder.exists():
         if folder.is_symlink():
@@ -134,15 +142,15 @@ def make_folder(folder: Path) -> None:
             raise FileNotFoundError(errno.ENOENT, leads_to, str(folder))
         missing.append(folder)
         folder = folder.parent
-    _sync_once(folder.parent)  # whoever made `folder` may have been killed before that
+    _sync_once(folder.parent, setting)  # whoever made `folder` may have been killed before that
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
+        sync_folder(new.parent, setting)
 
 
 @lru_cache(maxsize=64)
-def _sync_once(folder: Path) -> None:
-    sync_folder(folder)
+def _sync_once(folder: Path, setting: str) -> None:
+    sync_folder(folder, setting)
 
 
 def sync_folder(folder: Path, setting: str = "DB_DIR") -> None:

@@ -184,7 +184,8 @@ class Journal:
             return self.read()[0], []
         except DamagedFile:
             keep_corrupt_copy(self.path)
-        lines = self.path.read_bytes().partition(b"\n")[2]
+        with unreadable(self.path):
+            lines = self.path.read_bytes().partition(b"\n")[2]
         parsed, position = _parse_lines(lines, Position(JournalHeader.new(None), 0))
         updates = _whole(parsed)
         lost = len(parsed) - len(updates) + (position.offset < len(lines))

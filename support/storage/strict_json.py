@@ -19,9 +19,9 @@ def parse_json(data: bytes) -> Any:
     """The value of a UTF-8 JSON text. Raises ValueError for what `to_json` never writes."""
     try:
         value = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(to_json(value)) if LONE_SURROGATE.search(data) else value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    return json.loads(to_json(value)) if LONE_SURROGATE.search(data) else value
 
 
 def _refuse(name: str) -> NoReturn:
