@@ -95,12 +95,17 @@ class EmbeddedCaptions(NamedTuple):
     vectors: VectorTable
 
 
+def open_captions(ref: ModelRef, store: CaptionVectorStore) -> EmbeddedCaptions:
+    """The text model of `ref`, with its vectors as they are."""
+    embedder = load_caption_embedder(ref)
+    return EmbeddedCaptions(embedder, store.caption_vectors(ref, embedder.dimension))
+
+
 def embed_captions(
     captions: Sequence[str], ref: ModelRef, store: CaptionVectorStore
 ) -> EmbeddedCaptions:
     """Embeds those of `captions` for which `store` has no vector yet by the text model of `ref`."""
-    embedder = load_caption_embedder(ref)
-    vectors = store.caption_vectors(ref, embedder.dimension)
+    embedder, vectors = open_captions(ref, store)
     distinct = dict.fromkeys(captions)
     missing = [caption for caption in distinct if caption and caption not in vectors.rows]
     embed_each(missing, embedder, lambda new: store.add_vectors(vectors, new))

@@ -72,6 +72,11 @@ class DatabaseManager:
         """Content hash -> {index, image, original_index, captions, generated}; read only."""
         return self._captions.records
 
+    @property
+    def caption_table(self) -> CaptionTable:
+        """`captions`, and which of them have changed; read only."""
+        return self._captions
+
     def image_vectors(self, ref: ModelRef, dimension: int, backend: str) -> VectorTable:
         """The unit vectors of images by this model, by content hash."""
         details = {"dimension": dimension, "image_processor": backend}

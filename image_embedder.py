@@ -1,8 +1,9 @@
 """Stage 2: images to unit vectors, by CLIP or SigLIP."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from support.hub.errors import errors_explained
 from support.log import log
 from support.records import ModelRef, Sample
 from support.sources.own import own_sample
+from support.storage.captions import CaptionTable
 from support.storage.vectors import VectorTable
 from support.text import printable
 
@@ -114,7 +116,8 @@ def unit_rows(vectors: np.ndarray, what: str) -> np.ndarray:
     if not np.all(np.isfinite(lengths) & (lengths > 0)):
         raise PipelineError(
             f"{what} gave a vector that is zero or not a number. With DTYPE = "
-            '"float16", use "auto".'
+            '"float16", use "auto"; else its files may be damaged: fetch them again, or change '
+            "CLIP_MODEL_NAME."
         )
     return (vectors / lengths).astype(np.float32)
 
@@ -141,7 +144,7 @@ class ImageVectorStore(Protocol):
     """Where vectors of images are kept: the databases."""
 
     @property
-    def captions(self) -> Mapping[str, Mapping[str, Any]]: ...
+    def caption_table(self) -> CaptionTable: ...
 
     def image_vectors(self, ref: ModelRef, dimension: int, backend: str) -> VectorTable: ...
 
@@ -156,22 +159,50 @@ def embed_dataset(dataset: SplitDataset, ref: ModelRef, store: ImageVectorStore)
     """
     embedder = load_image_embedder(ref)
     vectors = store.image_vectors(ref, embedder.dimension, BACKEND)
-    missing = [s for s in dataset.get_training_data() if s.content_hash not in vectors.rows]
-    missing += _captioned_earlier(dataset.get_experiment_data(), store.captions, missing, vectors)
+    captions = store.caption_table
+    now = _Seen(dataset, (captions.loads, vectors.loads), len(captions.changed))
+    missing = _without_vector(captions, vectors, now)
     readable = [sample for sample in missing if sample.label not in dataset.unreadable]
     skipped = embed_gallery(readable, embedder, lambda new: store.add_vectors(vectors, new))
     dataset.unreadable.update(skipped)
+    _seen[vectors] = now  # what was missing has been embedded, or cannot be
     return EmbeddedImages(embedder, vectors)
 
 
+class _Seen(NamedTuple):
+    """What was looked through for images without a vector."""
+
+    dataset: SplitDataset
+    loads: tuple[int, int]  # of captions and vectors
+    changes: int  # of captions
+
+
+_seen: WeakKeyDictionary[VectorTable, _Seen] = WeakKeyDictionary()
+
+
+def _without_vector(captions: CaptionTable, vectors: VectorTable, now: _Seen) -> list[Sample]:
+    """The images of the gallery, and those captioned earlier, that have no vector.
+
+    All are looked at once, then only those whose records have changed.
+    """
+    gallery = now.dataset.get_training_data()
+    keys: Iterable[str] = captions.records
+    before = _seen.get(vectors)
+    if before and before.dataset is now.dataset and before.loads == now.loads:
+        gallery, keys = (), captions.changed[before.changes :]
+    missing = [sample for sample in gallery if sample.content_hash not in vectors.rows]
+    records = {key: captions.records[key] for key in keys if key not in vectors.rows}
+    captioned = {key: record for key, record in records.items() if record["generated"]}
+    return missing + _captioned_earlier(captioned, now.dataset, missing)
+
+
 def _captioned_earlier(
-    experiments: Sequence[Sample],
-    records: Mapping[str, Mapping[str, Any]],
-    missing: Sequence[Sample],
-    vectors: VectorTable,
+    captioned: Mapping[str, Mapping[str, Any]], dataset: SplitDataset, missing: Sequence[Sample]
 ) -> list[Sample]:
-    """The images captioned earlier that have no vector, are not `missing`, and can be found."""
-    captioned = {k: r for k, r in records.items() if r["generated"] and k not in vectors.rows}
+    """The images of the records `captioned` that are not `missing` and can be found."""
+    if not captioned:
+        return []
+    experiments = dataset.get_experiment_data()
     samples = [sample for sample in experiments if sample.content_hash in captioned]
     known = {sample.content_hash for sample in (*missing, *samples)}
     for key, record in captioned.items():

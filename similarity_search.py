@@ -1,16 +1,18 @@
 """Stage 3: the images most like a query, by cosine similarity; a text's words count too."""
 
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 import config
 from support.errors import SettingError
 from support.records import Neighbor, Sample
+from support.search.growing import GrowingArray
+from support.search.nearest import exact_products, nearest_rows, nearest_values
+from support.search.words import WordIndex, words_of
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,41 @@ class Candidate:
         )
 
 
+def given_captions(
+    key: str, record: Mapping[str, Any], gallery: frozenset[str]
+) -> tuple[Sequence[str], str]:
+    """The captions that the image of a databases' record gives, and their source.
+
+    An image of `gallery` (content hashes) gives its original captions, any other image only what
+    this system wrote for it: an experiment image never gives away its references. Without any, it
+    may not be found.
+    """
+    if key in gallery:
+        return record["captions"], "original"
+    return [record["generated"]["caption"]] if record["generated"] else [], "generated"
+
+
+def as_candidate(key: str, record: Mapping[str, Any], gallery: frozenset[str]) -> Candidate:
+    """The image of a databases' record, with what it gives."""
+    captions, source = given_captions(key, record, gallery)
+    place = record["original_index"], record["image"]
+    return Candidate(key, record["index"], tuple(captions), source, *place)
+
+
 def candidates(
     records: Mapping[str, dict[str, Any]], gallery: frozenset[str], generated: bool | None = None
 ) -> list[Candidate]:
     """Those of the databases' caption `records` that may be found or give context.
 
-    An image of `gallery` (content hashes) gives its original captions, any other image only what
-    this system wrote for it: an experiment image never gives away its references. `generated` is
+    See `given_captions`; what this system wrote only where `generated` says so, which is
     config.USE_GENERATED_AS_CONTEXT by default.
     """
     generated = config.USE_GENERATED_AS_CONTEXT if generated is None else generated
-    found = []
-    for key, record in records.items():
-        if key in gallery:
-            captions, source = tuple(record["captions"]), "original"
-        elif generated and record["generated"]:
-            captions, source = (record["generated"]["caption"],), "generated"
-        else:
-            continue
-        place = record["original_index"], record["image"]
-        found.append(Candidate(key, record["index"], captions, source, *place))
-    return found
+    return [
+        as_candidate(key, record, gallery)
+        for key, record in records.items()
+        if key in gallery or (generated and record["generated"])
+    ]
 
 
 def top_k(
@@ -71,143 +87,232 @@ def top_k(
     that, they depend on the machine) the lower of `indices` (M,) goes first. -inf is never
     returned; fewer candidates give fewer results. `k` is config.TOP_K_SIMILAR by default.
     """
+    near = nearest_values(similarities, checked_k(k))
+    return _ranked(near, similarities[near], indices[near], checked_k(k))
+
+
+def checked_k(k: int | None) -> int:
+    """`k`, by default config.TOP_K_SIMILAR. Raises SettingError."""
     k = config.TOP_K_SIMILAR if k is None else k
     if not isinstance(k, int) or k < 1:
         raise SettingError(f"TOP_K_SIMILAR (--top-k) is {k!r}; it must be a whole number from 1.")
+    return k
+
+
+def _ranked(
+    places: np.ndarray, similarities: np.ndarray, indices: np.ndarray, k: int
+) -> list[tuple[int, float]]:
+    """The best `k` of `places` (C,) with their similarities to six decimals; ties by `indices`."""
     rounded = np.round(similarities.astype(np.float64), 6)
     order = np.lexsort((indices, -rounded))[:k]
-    return [(int(i), float(rounded[i])) for i in order if rounded[i] > -np.inf]
+    return [(int(places[i]), float(rounded[i])) for i in order]
 
 
 # --- By image -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
 class Pool:
     """The images among which neighbors are found, as they stand when it is made.
 
     Later updates of the databases do not change it.
     """
 
-    def __init__(self, found: Sequence[Candidate], rows: Mapping[str, int], matrix: np.ndarray):
-        """`rows`: content hash -> row of `matrix` (N, D), float32 unit rows."""
-        self._candidates = [c for c in found if c.key in rows and any(c.captions)]
-        self._rows = np.array([rows[c.key] for c in self._candidates], dtype=np.int64)  # (M,)
-        self._indices = np.array([c.index for c in self._candidates], dtype=np.int64)  # (M,)
-        self._matrix = matrix
+    rows: Mapping[str, int]  # content hash -> row of `matrix`
+    matrix: np.ndarray  # (N, D) float32, unit rows
+    visible: np.ndarray  # (N,) bool: which rows are found
+    numbers: np.ndarray  # (N,) the databases' number of the image of each row
+    image_of: Callable[[int], Candidate]  # by row
+
+    @classmethod
+    def of(cls, images: Iterable[Candidate], rows: Mapping[str, int], matrix: np.ndarray) -> "Pool":
+        """A pool of those of `images` that have a row and a caption."""
+        by_row = {rows[c.key]: c for c in images if c.key in rows and any(c.captions)}
+        numbers, visible = np.zeros(len(matrix), np.int64), np.zeros(len(matrix), bool)
+        numbers[list(by_row)] = [image.index for image in by_row.values()]
+        visible[list(by_row)] = True
+        return cls(rows, matrix, visible, numbers, by_row.__getitem__)
 
     def __len__(self) -> int:
-        return len(self._candidates)
+        return int(self.visible.sum())
 
-    def neighbors_of(self, samples: Sequence[Sample], vectors: np.ndarray) -> list[list[Neighbor]]:
-        """The neighbors of each of `samples`, whose vectors are the rows of `vectors` (B, D)."""
-        pairs = zip(samples, vectors, strict=True)
-        return [self.neighbors(vector, sample.content_hash) for sample, vector in pairs]
+    def neighbors_of(
+        self, samples: Sequence[Sample], vectors: np.ndarray, k: int | None = None
+    ) -> list[list[Neighbor]]:
+        """The `k` images most like each of `samples`, best first; never a sample itself.
+
+        `vectors` (B, D) are theirs. What is found does not depend on the batch.
+        """
+        keys = [sample.content_hash for sample in samples]
+        return [self._as_neighbors(found) for found in self._nearest(vectors, keys, k)]
 
     def neighbors(
         self, query: np.ndarray, exclude: str | None = None, k: int | None = None
     ) -> list[Neighbor]:
         """The `k` images most like `query` (D,), best first; without the content hash `exclude`."""
-        best = top_k(self._allowed_similarities(query, exclude), self._indices, k)
-        return [self._candidates[i].as_neighbor(similarity) for i, similarity in best]
+        (found,) = self._nearest(query[None], [exclude], k)
+        return self._as_neighbors(found)
 
     def least_similar(
         self, query: np.ndarray, exclude: str | None = None, k: int | None = None
     ) -> list[Neighbor]:
         """The `k` images least like `query` (D,), the least similar first."""
-        similarities = self._allowed_similarities(query, exclude)
-        opposite = np.where(np.isfinite(similarities), -similarities, -np.inf)
-        worst = top_k(opposite, self._indices, k)
-        return [self._candidates[i].as_neighbor(-value) for i, value in worst]
+        (found,) = self._nearest(-query[None], [exclude], k)
+        return self._as_neighbors([(place, -similarity) for place, similarity in found])
 
     def at_random(
         self, query: np.ndarray, exclude: str | None, k: int, seed: int
     ) -> list[Neighbor]:
         """`k` images drawn with `seed`."""
-        similarities = self._allowed_similarities(query, exclude)
-        allowed = np.flatnonzero(np.isfinite(similarities))
+        allowed = self._in_order[self._in_order != self.rows.get(exclude or "", -1)]
         drawn = np.random.default_rng(seed).permutation(allowed)[:k]
-        return [self._candidates[i].as_neighbor(float(similarities[i])) for i in drawn]
+        similarities = exact_products(query, self.matrix, drawn)
+        return self._as_neighbors(list(zip(drawn.tolist(), similarities.tolist(), strict=True)))
 
-    def _allowed_similarities(self, query: np.ndarray, exclude: str | None) -> np.ndarray:
-        """(M,) cosine similarities, -inf for the image that is left out."""
-        allowed = np.array([c.key != exclude for c in self._candidates], dtype=bool)
-        return np.where(allowed, (self._matrix @ query)[self._rows], -np.inf)
+    @cached_property
+    def _hidden(self) -> np.ndarray:
+        """(H,) the rows that are not found."""
+        return np.flatnonzero(~self.visible)
+
+    @cached_property
+    def _in_order(self) -> np.ndarray:
+        """(M,) the rows that are found, by their images' numbers: the same on every machine."""
+        found = np.flatnonzero(self.visible)
+        return found[np.argsort(self.numbers[found])]
+
+    def _as_neighbors(self, found: Sequence[tuple[int, float]]) -> list[Neighbor]:
+        return [self.image_of(row).as_neighbor(similarity) for row, similarity in found]
+
+    def _nearest(
+        self, queries: np.ndarray, exclude: Sequence[str | None], k: int | None
+    ) -> list[list[tuple[int, float]]]:
+        """Row and similarity of the `k` images nearest to each of `queries` (B, D)."""
+        k = checked_k(k)
+        excluded = np.array([self.rows.get(key or "", -1) for key in exclude])
+        near = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
+        return [self._best(*pair, k) for pair in zip(queries, near, strict=True)]
+
+    def _best(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
+        return _ranked(rows, exact_products(query, self.matrix, rows), self.numbers[rows], k)
 
 
 # --- By text --------------------------------------------------------------------------------------
-class SearchedCaption(NamedTuple):
-    """A caption that a text may match, and its image."""
-
-    image: Candidate
-    caption: str
-    source: str  # "original" or "generated"
-
-
 class CaptionPool:
-    """The captions among which images are searched by text."""
+    """The captions among which images are searched by text, kept up to date.
 
-    def __init__(self, found: Sequence[Candidate], records: Mapping[str, dict[str, Any]]):
-        self._captions: dict[str, list[SearchedCaption]] = {}  # content hash -> its captions
-        for image in found:
-            captions = [SearchedCaption(image, text, image.source) for text in image.captions]
-            rewritten = records[image.key]["generated"]
-            if rewritten and image.source == "original":
-                captions.append(SearchedCaption(image, rewritten["caption"], "generated"))
-            self._captions[image.key] = captions
+    Each image has a place for as long as its captions stay as they are; with others, it gets a new
+    one at the end.
+    """
 
-    def texts(self) -> list[str]:
-        """Every caption once."""
-        texts: dict[str, None] = {}
-        for captions in self._captions.values():
-            texts.update((found.caption, None) for found in captions if found.caption)
-        return list(texts)
+    def __init__(
+        self,
+        records: Mapping[str, dict[str, Any]],
+        gallery: frozenset[str],
+        rows: Mapping[str, int],
+    ):
+        """The databases' caption `records`; `rows`: caption -> row of the matrix of vectors."""
+        self._records, self._gallery, self._rows = records, gallery, rows
+        self._words = WordIndex()
+        self._places: dict[str, int] = {}  # key -> place, of the images that may be found
+        self._keys: list[str] = []  # by place, as all that follows
+        self._numbers = GrowingArray(np.int64)  # of the databases
+        self._found = GrowingArray(np.bool_)  # whether the image may be found
+        self._starts = GrowingArray(np.int64)  # of its captions in the two below
+        self._captions: list[str] = []
+        self._caption_rows = GrowingArray(np.int64)  # of the matrix; -1 for one without a vector
+        self._without: list[int] = []  # captions that had no vector when last looked for
+        for key in records:
+            self.put(key)
+        self._words.pack()
+
+    def put(self, key: str) -> None:
+        """Adds an image with its captions, in place of those it had."""
+        self._remove(key)
+        record = self._records[key]
+        captions = searched_captions(key, record, self._gallery)
+        if captions:
+            place, first = len(self._keys), len(self._captions)
+            self._places[key] = place
+            self._keys.append(key)
+            self._numbers.extend([record["index"]])
+            self._found.extend([True])
+            self._starts.extend([first])
+            self._captions += captions
+            self._caption_rows.extend([-1] * len(captions))
+            self._without += range(first, len(self._captions))
+            self._words.add(place, captions)
+
+    def _remove(self, key: str) -> None:
+        place = self._places.pop(key, None)
+        if place is not None:
+            self._found.values[place] = False
+
+    def is_half_empty(self) -> bool:
+        """Whether so many images have changed places that it had better be made anew."""
+        return len(self._keys) > 2 * len(self._places) + 1000
+
+    def without_vector(self) -> list[str]:
+        """Each caption once that has no vector yet."""
+        self._find_rows()
+        return list(dict.fromkeys(self._captions[n] for n in self._without if self._captions[n]))
+
+    def _find_rows(self) -> None:
+        rows = [self._rows.get(self._captions[n], -1) for n in self._without]
+        self._caption_rows.values[self._without] = rows
+        self._without = [n for n, row in zip(self._without, rows, strict=True) if row < 0]
 
     def search(
-        self,
-        text: str,
-        query: np.ndarray,
-        rows: Mapping[str, int],
-        matrix: np.ndarray,
-        k: int | None = None,
+        self, text: str, query: np.ndarray, matrix: np.ndarray, k: int | None = None
     ) -> list[Neighbor]:
         """The `k` images that fit `text`, embedded as `query` (D,), best first.
 
-        `rows`: caption -> row of `matrix` (N, D), float32 unit rows. The
-        similarity is a weighted mean of the cosine of the image's best caption and the share of the
-        text's words in all its captions (config.SEARCH_WORD_WEIGHT): one vector may miss a name or
-        one of several conditions, and several captions may say together what none says alone.
+        `matrix` (N, D) are the captions' float32 unit vectors. The similarity is a weighted mean of
+        the cosine of the image's best caption and the share of the text's words in all its captions
+        (config.SEARCH_WORD_WEIGHT): one vector may miss a name or one of several conditions, and
+        several captions may say together what none says alone.
         """
-        scores = matrix @ query  # (N,)
-        best: list[SearchedCaption] = []  # of each image the caption most like the query
-        texts: list[list[str]] = []  # of each image all captions
-        for captions in self._captions.values():
-            embedded = [found for found in captions if found.caption in rows]
-            if embedded:
-                best.append(max(embedded, key=lambda found: scores[rows[found.caption]]))
-                texts.append([found.caption for found in captions])
-        cosines = np.array([scores[rows[found.caption]] for found in best])
-        weight = config.SEARCH_WORD_WEIGHT
-        similarities = (1 - weight) * cosines + weight * word_coverage(text, texts)
-        ranked = top_k(similarities, np.array([found.image.index for found in best]), k)
-        return [
-            best[i].image.as_neighbor(similarity, best[i].caption, best[i].source)
-            for i, similarity in ranked
-        ]
+        if not self._places:
+            return []
+        self._find_rows()
+        scores = np.append(matrix @ query, np.float32(-np.inf))  # of row -1 too
+        scores = scores[self._caption_rows.values]  # (C,)
+        best = np.maximum.reduceat(scores, self._starts.values)  # (P,)
+        found, weight = self._found.values & (best > -np.inf), config.SEARCH_WORD_WEIGHT
+        best[~found] = 0
+        similarities = (1 - weight) * best + weight * self._coverage(text, found)
+        similarities[~found] = -np.inf
+        ranked = top_k(similarities, self._numbers.values, k)
+        return [self._as_neighbor(place, similarity, scores) for place, similarity in ranked]
+
+    def _coverage(self, text: str, found: np.ndarray) -> np.ndarray:
+        """(P,) from 0 to 1: the weighted share of the words of `text` in each image's captions.
+
+        A word counts by its inverse document frequency, log((N + 1) / (n + 0.5)) when n of the N
+        images that may be `found` have it (after Spärck Jones, https://doi.org/10.1108/eb026526);
+        words that no image has do not count.
+        """
+        coverage, weights = np.zeros(len(found)), 0.0
+        for word in sorted(words_of(text)):
+            places = self._words.places(word)
+            frequency = int(found[places].sum())
+            if frequency:
+                weight = np.log((found.sum() + 1) / (frequency + 0.5))
+                coverage[places] += weight
+                weights += weight
+        return coverage / max(weights, 1e-9)
+
+    def _as_neighbor(self, place: int, similarity: float, scores: np.ndarray) -> Neighbor:
+        """An image with that of its captions which fits best."""
+        key, start = self._keys[place], int(self._starts.values[place])
+        image = as_candidate(key, self._records[key], self._gallery)
+        end = self._starts.values[place + 1] if place + 1 < len(self._keys) else len(scores)
+        number = int(scores[start:end].argmax())
+        source = image.source if number < len(image.captions) else "generated"
+        return image.as_neighbor(similarity, self._captions[start + number], source)
 
 
-def word_coverage(text: str, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """(N,) from 0 to 1: the weighted share of the words of `text` in each image's captions.
-
-    A word counts by its inverse document frequency, log((N + 1) / (n + 0.5)) when n images have it
-    (after Spärck Jones, https://doi.org/10.1108/eb026526); words that no image has do not count.
-    """
-    words = sorted(_words(text))
-    has = np.zeros((len(captions), len(words)), dtype=bool)  # (N, W)
-    for row, texts in enumerate(captions):
-        known = _words(" ".join(texts))
-        has[row] = [word in known for word in words]
-    frequency = has.sum(axis=0)  # (W,)
-    weights = np.where(frequency, np.log((len(captions) + 1) / (frequency + 0.5)), 0.0)
-    return has @ weights / max(weights.sum(), 1e-9)
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+def searched_captions(
+    key: str, record: Mapping[str, Any], gallery: frozenset[str]
+) -> Sequence[str]:
+    """The captions by which an image is found: those that it gives, and one written anew."""
+    captions, source = given_captions(key, record, gallery)
+    rewritten = source == "original" and record["generated"]
+    return [*captions, record["generated"]["caption"]] if rewritten else captions

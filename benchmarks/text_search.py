@@ -16,7 +16,7 @@ import numpy as np
 import config
 import demo
 from caption_embedder import CaptionEmbedder
-from similarity_search import CaptionPool, candidates
+from similarity_search import CaptionPool
 
 IMAGES = 1500
 WEIGHTS = (0, 0.15)
@@ -70,10 +70,10 @@ def places_of(
             "captions": shown,
             "generated": None,
         }
-    pool = CaptionPool(candidates(records, frozenset(records), generated=False), records)
+    pool = CaptionPool(records, frozenset(records), rows)
     places = []
     for index, (query, _) in enumerate(images):
-        found = pool.search(query, vectors[rows[query]], rows, vectors, 5)
+        found = pool.search(query, vectors[rows[query]], vectors, 5)
         best = [neighbor.index for neighbor in found]
         places.append(best.index(index) if index in best else 5)
     return np.array(places)

@@ -38,6 +38,7 @@ from vlm_captioner import Captioner
 
 ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
 NEED_A_PROMPT = ("retrieved", "random", "wrong")
+NEED_NEIGHBORS = ("retrieved", "nearest", "consensus")
 Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions that it is shown
 
 
@@ -84,7 +85,7 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
     arms = _applicable(arms, pipeline.captioner)
     samples = _readable(samples)
     vectors = _embed(samples, pipeline)
-    contexts = {arm: _contexts(arm, samples, vectors, pipeline.pool) for arm in arms}
+    contexts = _contexts(arms, samples, vectors, pipeline.pool)
     progress = Progress(*_names(pipeline, contexts))
     for arm in arms:
         _caption_arm(arm, samples, contexts[arm], pipeline, progress)
@@ -139,25 +140,29 @@ def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
 
 # --- Contexts -------------------------------------------------------------------------------------
 def _contexts(
-    arm: str, samples: Sequence[Sample], vectors: np.ndarray, pool: Pool
-) -> list[list[str]]:
-    """The captions that an arm is shown for each sample."""
-    contexts = []
-    for sample, vector in zip(samples, vectors, strict=True):
-        contexts.append(context_captions(_neighbors(arm, sample, vector, pool)))
+    arms: Sequence[str], samples: Sequence[Sample], vectors: np.ndarray, pool: Pool
+) -> Contexts:
+    """The captions that each arm is shown for each sample."""
+    nearest = pool.neighbors_of(samples, vectors) if set(arms) & set(NEED_NEIGHBORS) else []
+    contexts: Contexts = {}
+    for arm in arms:
+        found = nearest
+        if arm not in NEED_NEIGHBORS:
+            pairs = zip(samples, vectors, strict=True)
+            found = [_others(arm, sample, vector, pool) for sample, vector in pairs]
+        contexts[arm] = [context_captions(neighbors) for neighbors in found]
     return contexts
 
 
-def _neighbors(arm: str, sample: Sample, vector: np.ndarray, pool: Pool) -> list[Neighbor]:
+def _others(arm: str, sample: Sample, vector: np.ndarray, pool: Pool) -> list[Neighbor]:
+    """The images that a baseline takes in place of the nearest ones."""
     key, k = sample.content_hash, config.TOP_K_SIMILAR
     if arm == "none":
         return []
-    if arm == "random":
-        seed = hashlib.sha256(f"{config.RANDOM_SEED}:{key}".encode()).hexdigest()[:15]
-        return pool.at_random(vector, key, k, int(seed, 16))
     if arm == "wrong":
         return pool.least_similar(vector, key, k)
-    return pool.neighbors(vector, key, k)
+    seed = hashlib.sha256(f"{config.RANDOM_SEED}:{key}".encode()).hexdigest()[:15]
+    return pool.at_random(vector, key, k, int(seed, 16))
 
 
 # --- Captions -------------------------------------------------------------------------------------

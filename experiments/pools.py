@@ -61,7 +61,7 @@ def fixed_pool(
         content, frozen = _read(path)
     name = f"{path.stem}-{short_hash(content)}"
     fixed = originals + [_where_it_lies_now(found, system) for found in frozen]
-    return FixedPool(name, Pool(fixed, vectors.rows, vectors.matrix))
+    return FixedPool(name, Pool.of(fixed, vectors.rows, vectors.matrix))
 
 
 def _where_it_lies_now(candidate: Candidate, system: System) -> Candidate:

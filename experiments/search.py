@@ -6,10 +6,9 @@ from typing import TypeGuard
 
 from PIL import Image
 
-from caption_embedder import embed_captions
+from caption_embedder import embed_captions, open_captions
 from experiments.system import System
 from image_embedder import EmbeddedImages
-from similarity_search import CaptionPool
 from support.errors import SettingError
 from support.records import ModelRef, Neighbor, Sample
 from support.sources.files import has_image_suffix
@@ -36,9 +35,10 @@ def search_by_text(
     query: str, system: System, text_model: ModelRef, top_k: int | None = None
 ) -> list[Neighbor]:
     """The `top_k` images whose captions fit `query` best."""
-    pool = CaptionPool(system.candidates(generated=True), system.db_manager.captions)
-    embedder, vectors = embed_captions(pool.texts(), text_model, system.db_manager)
-    return pool.search(query, embedder.embed_query(query), vectors.rows, vectors.matrix, top_k)
+    embedder, vectors = open_captions(text_model, system.db_manager)
+    pool = system.caption_pool(vectors)
+    embed_captions(pool.without_vector(), text_model, system.db_manager)
+    return pool.search(query, embedder.embed_query(query), vectors.matrix, top_k)
 
 
 def search_by_image(

@@ -1,13 +1,18 @@
 """A dataset with its databases: the outcome of stages 1 and 2, and the input of all others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
+import config
 from dataset_loader import DatasetLoader
 from db_manager import DatabaseManager
-from similarity_search import Candidate, Pool, candidates
+from experiments.index import CaptionIndex, ImageIndex
+from similarity_search import Candidate, CaptionPool, Pool, candidates
 from support.hub.revisions import locate
 from support.records import ModelRef
 from support.storage.vectors import VectorTable
+
+Index = TypeVar("Index", ImageIndex, CaptionIndex)
 
 
 class System(NamedTuple):
@@ -26,5 +31,23 @@ class System(NamedTuple):
         return candidates(self.db_manager.captions, hashes, generated)
 
     def pool(self, vectors: VectorTable, generated: bool | None = None) -> Pool:
-        """Where neighbors are found, as it stands now."""
-        return Pool(self.candidates(generated), vectors.rows, vectors.matrix)
+        """Where neighbors are found, as it stands now; `generated` as in `candidates`."""
+        generated = config.USE_GENERATED_AS_CONTEXT if generated is None else generated
+        return self._index(ImageIndex, vectors).pool(generated)
+
+    def caption_pool(self, vectors: VectorTable) -> CaptionPool:
+        """What is searched by text, as it stands now."""
+        return self._index(CaptionIndex, vectors).pool()
+
+    def _index(self, kind: type[Index], vectors: VectorTable) -> Index:
+        """The index of a kind, made anew only where that of before does not fit any more."""
+        gallery, captions = self.dataset_loader.gallery_hashes, self.db_manager.caption_table
+        indices = _indices.setdefault(self.db_manager, {})
+        index = indices.get(kind)
+        if index is None or not index.changes.fit(captions, vectors, gallery):
+            index = indices[kind] = kind(captions, vectors, gallery)
+        return index
+
+
+# Kept with the databases, not with the System: notebooks make a new one for each call.
+_indices: WeakKeyDictionary[DatabaseManager, dict[type, Any]] = WeakKeyDictionary()

@@ -214,3 +214,12 @@ def test_an_empty_table_is_named_as_empty(tmp_path):
     pyarrow.parquet.write_table(schema.empty_table(), tmp_path / "a.PARQUET")
     with pytest.raises(PipelineError, match=r"a\.PARQUET.* it has no rows or no columns"):
         open_source(str(tmp_path))
+
+
+def test_a_pipe_among_saved_files_is_named_and_not_waited_for(tmp_path):
+    table().save_to_disk(tmp_path / "saved")
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    arrow.unlink()
+    os.mkfifo(arrow)
+    with pytest.raises(PipelineError, match=rf"saved/{arrow.name} is damaged .*: not a file"):
+        open_source(str(tmp_path / "saved"))

@@ -1,5 +1,8 @@
 """Stages 2, 5 and 7 on tiny random models of all architectures and both formats of weights."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -138,8 +141,6 @@ def test_weights_that_would_run_code_are_refused(settings, tiny, tmp_path):
 
 
 def test_the_fingerprint_of_a_folder_follows_its_contents(tiny, tmp_path):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(tiny("clip"), folder)
     before = folder_fingerprint(folder)
@@ -148,6 +149,15 @@ def test_the_fingerprint_of_a_folder_follows_its_contents(tiny, tmp_path):
     data[-1] ^= 1
     (folder / "model.safetensors").write_bytes(data)
     assert folder_fingerprint(folder) != before
+
+
+def test_a_pipe_in_a_models_folder_is_named_and_not_waited_for(tiny, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny("text"), folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    os.mkfifo(folder / "README.md")
+    with pytest.raises(HubError, match=r"Not a file.*README\.md"):
+        locate(ModelRef(str(folder), str(folder), local=True))
 
 
 # --- Memory and devices ---------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from similarity_search import CaptionPool, Pool, candidates, top_k, word_coverage
+from similarity_search import CaptionPool, Pool, candidates, top_k
 from support.errors import SettingError
 
 
@@ -40,7 +40,7 @@ def names(neighbors) -> list[int]:
 
 
 def test_neighbors_come_nearest_first_with_their_cosine():
-    pool = Pool(candidates(RECORDS, GALLERY, generated=False), ROWS, MATRIX)
+    pool = Pool.of(candidates(RECORDS, GALLERY, generated=False), ROWS, MATRIX)
     found = pool.neighbors(unit([1, 0.1, 0])[0])
     assert names(found) == [0, 1, 4]
     expected = MATRIX[[0, 1, 4]] @ unit([1, 0.1, 0])[0]
@@ -48,7 +48,7 @@ def test_neighbors_come_nearest_first_with_their_cosine():
 
 
 def test_the_query_itself_is_left_out_and_k_is_kept(settings):
-    pool = Pool(candidates(RECORDS, GALLERY), ROWS, MATRIX)
+    pool = Pool.of(candidates(RECORDS, GALLERY), ROWS, MATRIX)
     assert names(pool.neighbors(MATRIX[0], exclude="a", k=2)) == [2, 1]
     settings.TOP_K_SIMILAR = 1
     assert names(pool.neighbors(MATRIX[0], exclude="a")) == [2]
@@ -80,7 +80,7 @@ def test_generated_captions_are_context_only_when_wanted(settings):
 
 def test_a_pool_stays_as_it_was_when_it_was_made():
     records, rows = dict(RECORDS), dict(ROWS)
-    pool = Pool(candidates(records, GALLERY), rows, MATRIX)
+    pool = Pool.of(candidates(records, GALLERY), rows, MATRIX)
     before = names(pool.neighbors(MATRIX[0]))
     records["f"], rows["f"] = record(5, ["new"]), 0
     assert names(pool.neighbors(MATRIX[0])) == before
@@ -90,9 +90,10 @@ def test_text_search_sees_both_kinds_of_captions_and_says_which():
     texts = {"a red dog": [1, 0], "a blue cat": [0, 1], "a cat": [0.1, 1], "a dog": [0.9, 0.1]}
     texts |= {"a dog by the system": [0.8, 0.3], "a dog, written anew": [0.95, 0.05]}
     matrix, rows = unit(*texts.values()), {text: row for row, text in enumerate(texts)}
-    pool = CaptionPool(candidates(RECORDS, GALLERY, generated=True), RECORDS)
-    assert set(pool.texts()) == set(texts)
-    found = pool.search("zzz", unit([1, 0])[0], rows, matrix, 4)
+    assert set(CaptionPool(RECORDS, GALLERY, {}).without_vector()) == set(texts)
+    pool = CaptionPool(RECORDS, GALLERY, rows)
+    assert not pool.without_vector()
+    found = pool.search("zzz", unit([1, 0])[0], matrix, 4)
     assert [(n.index, n.caption, n.source) for n in found] == [
         (0, "a red dog", "original"),
         (4, "a dog, written anew", "generated"),
@@ -102,22 +103,9 @@ def test_text_search_sees_both_kinds_of_captions_and_says_which():
 
 
 def test_an_empty_pool_finds_nothing():
-    assert Pool([], {}, np.zeros((0, 3), np.float32)).neighbors(MATRIX[0]) == []
-    assert CaptionPool([], {}).search("a dog", MATRIX[0], {}, np.zeros((0, 3), np.float32)) == []
-
-
-def test_words_count_by_their_rarity_over_all_captions_of_an_image():
-    captions = [["A dog.", "At Lorenga Bay!"], ["a dog at noon"], ["Một con chó"], ["a cat"]]
-    weight = {"dog": np.log(5 / 2.5), "lorenga": np.log(5 / 1.5)}
-    expected = np.array([1, weight["dog"] / sum(weight.values()), 0, 0])
-    assert word_coverage("DOG lorenga unheard-of", captions) == pytest.approx(expected)
-    assert word_coverage("CON chó", captions).tolist() == [0, 0, 1, 0]
-    assert (
-        word_coverage("nothing known", captions).tolist()
-        == word_coverage("?!", captions).tolist()
-        == [0] * 4
-    )
-    assert word_coverage("dog", []).shape == (0,)
+    assert Pool.of([], {}, np.zeros((0, 3), np.float32)).neighbors(MATRIX[0]) == []
+    empty = CaptionPool({}, frozenset(), {})
+    assert empty.search("a dog", MATRIX[0], np.zeros((0, 3), np.float32)) == []
 
 
 def test_text_search_finds_a_name_and_conditions_shown_by_different_captions(settings):
@@ -135,14 +123,12 @@ def test_text_search_finds_a_name_and_conditions_shown_by_different_captions(set
         )
     }
     matrix = unit(*[[1, 0]] * len(rows))
-    pool = CaptionPool(candidates(records, frozenset(shown), generated=False), records)
+    pool = CaptionPool(records, frozenset(shown), rows)
 
     def order(text):
-        return [n.index for n in pool.search(text, matrix[0], rows, matrix)]
+        return [n.index for n in pool.search(text, matrix[0], matrix)]
 
     assert order("red dog night")[0] == 0 and order("ngọc")[0] == 2 and order("noon")[0] == 1
-    assert all(
-        0 <= n.similarity <= 1 for n in pool.search("a red dog at noon", matrix[0], rows, matrix)
-    )
+    assert all(0 <= n.similarity <= 1 for n in pool.search("a red dog at noon", matrix[0], matrix))
     settings.SEARCH_WORD_WEIGHT = 0
     assert order("ngọc") == [0, 1, 2]

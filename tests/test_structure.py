@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.errors": ("support.text",),
     "support.log": ("support.text",),
     "support.terminal": (),
+    "support.search": (),
     "support.text": (),
     "support.result": (),
     "support.paths": (),

@@ -1,5 +1,6 @@
 """Which revision of a model is meant, and in which folder it lies."""
 
+import errno
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
@@ -69,10 +70,13 @@ def update_cached_refs(names: list[HubName]) -> None:
 def folder_fingerprint(folder: str | Path) -> str:
     """A hash of a model folder's files: names, sizes and contents.
 
-    Of files over 64 MiB, 64 evenly spaced blocks are read. Raises OSError.
+    Of files over 64 MiB, 64 evenly spaced blocks are read. Raises OSError, also for a pipe or a
+    device: whoever loads the model would wait for it.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "Not a file", str(path))
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(part.startswith((".", "__")) for part in parts):
             size = path.stat().st_size

@@ -111,6 +111,9 @@ def _choose_split(splits: dict[str, Any], name: str) -> dict[str, Any]:
 @contextmanager
 def _loading(name: str, files: Sequence[Path], remedy: str = REPLACE) -> Iterator[None]:
     """Loads a dataset quietly; of an error, names which of `files` is damaged, and the `remedy`."""
+    for file in files:
+        if file.exists() and not file.is_file():  # reading a pipe might never end
+            raise _damaged(absolute_path(file), "not a file", remedy)
     with errors_explained(name, "dataset"), _quiet():
         try:
             yield
@@ -134,8 +137,6 @@ def _damage(file: Path) -> str:
     from datasets import Dataset
 
     try:
-        if not file.is_file():  # reading a pipe might never end
-            return "not a file"
         if file.suffix.lower() == ".parquet":
             with pyarrow.parquet.ParquetFile(file) as parquet:
                 if not parquet.metadata.num_rows or not parquet.metadata.num_columns:

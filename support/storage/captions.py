@@ -6,6 +6,8 @@ from typing import Any
 from support.storage.damage import DamagedFile, keep_corrupt_copy
 from support.storage.documents import Document, Header, Records, readable_records
 from support.storage.errors import unreadable
+from support.storage.lines import RecordLines, parse_records
+from support.storage.strict_json import to_json
 
 LARGEST_INDEX = 2**53  # beyond it, programs that read JSON numbers as floats would confuse two
 CaptionRecord = dict[str, Any]  # index, image, original_index, captions, generated
@@ -23,6 +25,7 @@ class CaptionTable(Document):
 
     records: dict[str, CaptionRecord]
     next_index: int
+    changed: list[str]  # the keys of records in the order of their changes, since the last load
 
     def __len__(self) -> int:
         return len(self.records)
@@ -53,6 +56,7 @@ class CaptionTable(Document):
             if key in self.records:
                 self._owners.pop(self.records[key]["index"], None)
             self.records[key] = record
+            self.changed.append(key)
             self.next_index = max(self.next_index, record["index"] + 1)
         self._owners.update(taken)
 
@@ -84,12 +88,22 @@ class CaptionTable(Document):
         self.mark(header.get("fold"))
 
     def _replace_records(self, records: Records) -> None:
-        self.records, self.next_index = {}, 0
+        self.records, self.next_index, self.changed = {}, 0, []
+        self.loads += 1
         self._owners: dict[int, str] = {}  # index -> key: no two images share a number
         self.update(records)
 
-    def _iter_records(self) -> Iterator[tuple[str, Any]]:
-        return iter(self.records.items())
+    def _replace_by_line(self, lines: RecordLines) -> None:
+        self._replace_records({})
+        for block in lines.blocks:
+            self.update(parse_records(block))
+        if len(self) != lines.header["count"]:
+            raise ValueError("two records have one key")
+        self.changed = []
+
+    def _record_lines(self) -> Iterator[bytes]:
+        for key, record in self.records.items():
+            yield f"{to_json(key)}: {to_json(record)}".encode()
 
 
 def check_caption_record(key: str, record: Any) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from support.errors import DatabaseError
 from support.storage.damage import FORMAT_VERSION, check_format, damaged
 from support.storage.errors import open_regular, read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
+from support.storage.lines import RecordLines, open_lines
 from support.storage.strict_json import parse_json, to_json
 
 Header = dict[str, Any]
@@ -23,6 +25,7 @@ class Document(ABC):
 
     def __init__(self, path: Path, header: Header):
         self.path = path
+        self.loads = 0  # how often the records were replaced as a whole
         kept = {k: v for k, v in header.items() if k not in ("format_version", "count")}
         self.header: Header = {"format_version": FORMAT_VERSION, **kept}
         self._replace_records({})
@@ -39,8 +42,12 @@ class Document(ABC):
         """Holds `records` instead. Raises ValueError for a bad one."""
 
     @abstractmethod
-    def _iter_records(self) -> Iterator[tuple[str, Any]]:
-        """The records as the file holds them."""
+    def _replace_by_line(self, lines: RecordLines) -> None:
+        """`_replace_records` with those on the lines of a file. Raises ValueError."""
+
+    @abstractmethod
+    def _record_lines(self) -> Iterator[bytes]:
+        """The records as the file holds them, `"key": value` each."""
 
     @abstractmethod
     def _adopt_header(self, header: Header) -> None:
@@ -54,7 +61,25 @@ class Document(ABC):
         if not self.path.exists():
             self._adopt_header({})
             self._replace_records({})
-            return
+        elif not self._load_by_line():
+            self._load_whole()
+
+    def _load_by_line(self) -> bool:
+        """Reads a file that is undamaged, fits, and is laid out as `save` does; whether it is."""
+        with suppress(ValueError), open_lines(self.path) as lines:
+            if self._belongs(lines.header):
+                self._adopt_header(lines.header)
+                self._replace_by_line(lines)
+                return True
+        return False
+
+    def _belongs(self, header: Header) -> bool:
+        names = ("format_version", "content", *self.FITTING)
+        there, now = ([fields.get(name) for name in names] for fields in (header, self.header))
+        return there == now and not isinstance(header["format_version"], bool)
+
+    def _load_whole(self) -> None:
+        """Reads a file of any layout, or says what is wrong with it."""
         header, records = read_document(self.path)
         expected = self.header["content"]
         if header["content"] != expected:
@@ -84,7 +109,7 @@ class Document(ABC):
         """Replaces the file: a crash leaves the old one or the new one. With the lock held."""
         remove_leftovers(self.path)
         header = {**self.header, "count": len(self)}
-        replace_file(self.path, _document_lines(header, self._iter_records()))
+        replace_file(self.path, _document_lines(header, self._record_lines()))
 
     def bytes_on_disk(self) -> int:
         with unreadable(self.path):
@@ -129,14 +154,14 @@ def read_header(path: Path) -> Header:
     return header if isinstance(header, dict) else {}
 
 
-def _document_lines(header: Header, records: Iterable[tuple[str, Any]]) -> Iterator[str]:
+def _document_lines(header: Header, records: Iterable[bytes]) -> Iterator[bytes]:
     """One valid JSON document, a line for the header and one for each record: easy to diff."""
-    yield '{\n"header": ' + to_json(header) + ',\n"records": {\n'
-    separator = ""
-    for key, record in records:
-        yield f"{separator}{to_json(key)}: {to_json(record)}"
-        separator = ",\n"
-    yield "\n}\n}\n"
+    yield b'{\n"header": ' + to_json(header).encode() + b',\n"records": {\n'
+    separator = b""
+    for record in records:
+        yield separator + record
+        separator = b",\n"
+    yield b"\n}\n}\n"
 
 
 def readable_records(data: bytes) -> Iterator[Records]:

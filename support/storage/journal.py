@@ -24,6 +24,7 @@ from support.storage.errors import open_regular, unreadable, unwritable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
 
+JOURNAL_NAME = "journal.jsonl"
 LINE_START = '{"crc32":"%08x","updates":'
 LINE_START_LENGTH = len(LINE_START % 0)
 STATED_CHECKSUM = re.compile(rb'{"crc32":"([0-9a-f]{8})"')

@@ -1,6 +1,6 @@
 """The documents of a folder in memory, kept up to date with the journal; reads without a lock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from support.errors import DatabaseError
@@ -10,13 +10,15 @@ from support.storage.documents import Header
 from support.storage.journal import Journal, JournalHeader, Position, Updates
 from support.storage.vectors import VectorTable
 
+Table = CaptionTable | VectorTable
+
 
 class Snapshot:
     """The captions, the vector tables that were opened, and how much of the journal they hold."""
 
     def __init__(self, folder: Path, captions: CaptionTable, journal: Journal):
         self.captions = captions
-        self.tables: dict[str, CaptionTable | VectorTable] = {captions.path.name: captions}
+        self.tables: dict[str, Table] = {captions.path.name: captions}
         self._folder = folder
         self._journal = journal
         self._position: Position | None = None  # None: everything must be read again
@@ -50,13 +52,8 @@ class Snapshot:
         table = self.tables.get(name)
         if table is None:
             table = VectorTable(self._folder / name, header)
+            self._load_also(name, table)
             self.tables[name] = table
-            self.forget()
-            try:
-                self.refresh()
-            except BaseException:
-                del self.tables[name]
-                raise
         assert isinstance(table, VectorTable)
         table.check_fits(header)
         return table
@@ -86,12 +83,25 @@ class Snapshot:
             )
         return updates, position
 
-    def _apply(self, updates: Iterable[Updates]) -> None:
+    def _load_also(self, name: str, table: VectorTable) -> None:
+        """Loads one more document, up to what the others hold or further.
+
+        Updates that come after their position are applied to it twice, which changes nothing.
+        """
+        while True:
+            others = self.refresh()
+            table.load()
+            updates, position = self._journal.read()
+            if position.header == others.header:
+                break  # else a compaction came in between
+        self._apply(updates, {name: table})
+
+    def _apply(self, updates: Iterable[Updates], tables: Mapping[str, Table] | None = None) -> None:
+        tables = self.tables if tables is None else tables
         for update in updates:
-            for name, records in update.items():
-                if name in self.tables:
-                    try:
-                        self.tables[name].update(records)
-                    except ValueError as error:
-                        reason = f"an update of {name}: {error}"
-                        raise damaged(self._journal.path, reason) from error
+            for name in (name for name in update if name in tables):
+                try:
+                    tables[name].update(update[name])
+                except ValueError as error:
+                    reason = f"an update of {name}: {error}"
+                    raise damaged(self._journal.path, reason) from error

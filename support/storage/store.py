@@ -18,12 +18,16 @@ from support.storage.damage import DamagedFile
 from support.storage.documents import Header, Records
 from support.storage.errors import unwritable
 from support.storage.files import make_folder, sync_folder
-from support.storage.journal import Journal, JournalHeader, Position, Updates
+from support.storage.journal import JOURNAL_NAME, Journal, JournalHeader, Position, Updates
 from support.storage.lock import WriterLock
 from support.storage.snapshot import Snapshot
 from support.storage.vectors import VectorTable
 
-JOURNAL_BYTES = 8 * 2**20  # compacted when it is larger than this and than half of the documents
+# The journal is compacted when it is larger than this, and than this share of the documents: so
+# the work for an update is the same however many there are.
+JOURNAL_BYTES = 8 * 2**20
+JOURNAL_SHARE = 1 / 8
+CURRENT_BYTES = 64 * 2**20  # documents up to this size are compacted whenever a program ends
 
 
 class Store:
@@ -37,7 +41,7 @@ class Store:
         self.folder = folder
         self.captions = captions
         self.lock = WriterLock(folder)
-        self.journal = Journal(folder / "journal.jsonl")
+        self.journal = Journal(folder / JOURNAL_NAME)
         self.snapshot = Snapshot(folder, captions, self.journal)
         self._wrote = False
         self._synced: JournalHeader | None = None
@@ -60,9 +64,15 @@ class Store:
                 position = self.journal.append(updates, position)
                 self.snapshot.apply(updates, position)
                 self._wrote = True
-            documents = sum(table.bytes_on_disk() for table in self.snapshot.tables.values())
-            if self.journal.size() > max(JOURNAL_BYTES, documents // 2):
+            if self._is_long():
                 self._compact()
+
+    def _is_long(self) -> bool:
+        """Whether the journal has grown so long that it is time to compact it."""
+        return self.journal.size() > max(JOURNAL_BYTES, JOURNAL_SHARE * self._document_bytes())
+
+    def _document_bytes(self) -> int:
+        return sum(table.bytes_on_disk() for table in self.snapshot.tables.values())
 
     def _catch_up(self) -> Position:
         """Reads the newest state and cuts off half a line at the journal's end. Lock held."""
@@ -85,8 +95,13 @@ class Store:
 
     # --- Compaction -------------------------------------------------------------------------------
     def compact_if_free(self) -> None:
-        """Compacts the journal if this process has written, and no other writes at this moment."""
-        if self._wrote and self.journal.path.exists():
+        """Compacts the journal if this process has written, and no other writes at this moment.
+
+        Large documents only when the journal is long: whoever reads them reads both.
+        """
+        if not self._wrote or not self.journal.path.exists():
+            return
+        if self._document_bytes() <= CURRENT_BYTES or self._is_long():
             with self.lock.held_if_free() as held:
                 if held:  # else the other process will compact it
                     self._catch_up()

@@ -3,14 +3,18 @@
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from support.errors import DatabaseError
-from support.storage.damage import damaged
+from support.storage.damage import FORMAT_VERSION, damaged
 from support.storage.documents import Document, Header, Records, read_document
+from support.storage.journal import JOURNAL_NAME, Journal
+from support.storage.lines import OtherForm, RecordLines, open_lines, parse_keys
+from support.storage.strict_json import to_json
 from support.text import clean_text
 
 UNIT_TOLERANCE = 1e-3
@@ -21,11 +25,17 @@ class VectorTable(Document):
 
     FITTING = ("model", "revision", "dimension", "image_processor")
     rows: dict[str, int]
+    keys: list[str]  # by row
     _matrix: np.ndarray
 
     @classmethod
     def read(cls, path: Path) -> "VectorTable":
         """The table in a file, whatever model made it. Raises DatabaseError."""
+        with suppress(ValueError, KeyError), open_lines(path) as lines:
+            if lines.header.get("format_version") == FORMAT_VERSION:
+                table = cls(path, lines.header)
+                table._replace_by_line(lines)
+                return table
         header, records = read_document(path)
         try:
             table = cls(path, header)
@@ -66,24 +76,63 @@ class VectorTable(Document):
 
     def _put(self, key: str, vector: np.ndarray) -> None:
         row = self.rows.setdefault(key, len(self.rows))
+        if row == len(self.keys):
+            self.keys.append(key)
         if row == len(self._matrix):
-            # Doubling: adding a vector costs the same however many there are.
-            room = np.zeros((max(16, row), self.dimension), np.float32)
-            self._matrix = np.concatenate([self._matrix, room])
+            grown = _room_for(row, self.dimension)
+            grown[:row] = self._matrix
+            self._matrix = grown
         self._matrix[row] = vector
 
     def _replace_records(self, records: Records) -> None:
-        self._matrix = decode_vectors(records, self.dimension)
-        self.rows = {key: row for row, key in enumerate(records)}
+        self._replace(list(records), decode_vectors(records, self.dimension))
 
-    def _iter_records(self) -> Iterator[tuple[str, Any]]:
+    def _replace(self, keys: list[str], matrix: np.ndarray) -> None:
+        self._matrix, self.keys = matrix, keys
+        self.loads += 1
+        self.rows = {key: row for row, key in enumerate(keys)}
+
+    def _replace_by_line(self, lines: RecordLines) -> None:
+        count = lines.header["count"]
+        matrix = _room_for(count, self.dimension)
+        keys: list[str] = []
+        for block in lines.blocks:
+            found, rows = _parse_lines(block, self.dimension)
+            matrix[len(keys) : len(keys) + len(rows)] = rows
+            keys += found
+        self._replace(keys, matrix)
+        if len(self) != count:
+            raise ValueError("two records have one key")
+
+    def _record_lines(self) -> Iterator[bytes]:
         for key, row in self.rows.items():
-            yield key, encode_vector(self._matrix[row])
+            vector = binascii.b2a_base64(self._matrix[row].astype("<f4", copy=False), newline=False)
+            yield b'%s: "%s"' % (to_json(key).encode(), vector)
+
+
+def _room_for(count: int, dimension: int) -> np.ndarray:
+    """A matrix with rows to spare: adding a vector costs the same however many there are.
+
+    The spare rows take no memory before they are written.
+    """
+    return np.empty((count + max(16, count // 2), dimension), np.float32)
 
 
 def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """The keys and the (N, D) float32 unit rows of an embeddings file, for use elsewhere."""
-    table = VectorTable.read(Path(path))
+    """The keys and the (N, D) float32 unit rows of an embeddings file, for use elsewhere.
+
+    With what the journal of its databases holds for it. Raises DatabaseError.
+    """
+    path = Path(path)
+    journal = Journal(path.parent.parent / JOURNAL_NAME)
+    while True:
+        header = journal.header() if journal.path.exists() else None
+        table = VectorTable.read(path)
+        updates, position = journal.read() if header else ([], None)
+        if position is None or position.header == header:
+            break  # else a compaction came in between
+    for update in updates:
+        table.update(update.get(f"{path.parent.name}/{path.name}", {}))
     return list(table.rows), table.matrix
 
 
@@ -114,5 +163,24 @@ def decode_vectors(records: Mapping[str, Any], dimension: int) -> np.ndarray:
 def _are_unit(vectors: np.ndarray) -> np.ndarray:
     """(N,) bool: which rows are finite and of length 1."""
     with np.errstate(all="ignore"):
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        return np.abs(lengths - 1) < UNIT_TOLERANCE  # False for NaN
+        squares = np.einsum("nd,nd->n", vectors, vectors)  # no copy of the vectors
+        return np.abs(np.sqrt(squares) - 1) < UNIT_TOLERANCE  # False for NaN
+
+
+def _parse_lines(lines: list[bytes], dimension: int) -> tuple[list[str], np.ndarray]:
+    """Keys and unit rows (N, D) of the lines `"key": "base64"`. Raises ValueError for others."""
+    length = 4 * -(-4 * dimension // 3)  # of base64
+    heads, texts = [], []
+    for line in lines:
+        end = len(line) - length - 1
+        if line[end - 3 : end] != b': "' or line[-1:] != b'"':
+            raise OtherForm("a line holds no vector of this length")
+        heads.append(line[: end - 3])
+        texts.append(line[end:-1])
+    parts = [binascii.a2b_base64(text, strict_mode=True) for text in texts]
+    if any(len(part) != 4 * dimension for part in parts):
+        raise OtherForm("a line holds no vector of this length")
+    vectors = np.frombuffer(b"".join(parts), "<f4").reshape(len(lines), dimension)
+    if not _are_unit(vectors).all():
+        raise OtherForm("not unit vectors")
+    return parse_keys(heads), vectors

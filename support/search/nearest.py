@@ -1,0 +1,104 @@
+"""Exact search for the rows nearest to queries: matrix products in blocks, in bounded memory."""
+
+import numpy as np
+
+BLOCK = 4 * 2**20  # products held at once, 16 MB: large enough for a fast matrix product
+EXACT_AT_ONCE = 2**14  # rows that are copied in float64
+HITS = 2**20  # rows kept before those that others have outdone are dropped
+# More than float32 products of unit vectors differ between machines, and between sizes of a block.
+MARGIN = 4e-6
+
+
+def nearest_rows(
+    matrix: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    hidden: np.ndarray | None = None,
+    excluded: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """For each of `queries` (B, D) the rows of `matrix` (N, D) that may be its `k` nearest.
+
+    At least those, and few others: dot products of float32 unit vectors decide up to MARGIN.
+    `hidden` (H,) are rows that no query finds, `excluded` (B,) a row for each query, -1 for none.
+    """
+    hits = _Hits(len(queries), k)
+    size = max(1, BLOCK // max(1, len(queries)))
+    for start in range(0, len(matrix), size):
+        block = _products(queries, matrix[start : start + size])  # (B, n)
+        if hidden is not None:
+            first, last = np.searchsorted(hidden, (start, start + size))
+            block[:, hidden[first:last] - start] = -np.inf
+        if excluded is not None:
+            here = np.flatnonzero((excluded >= start) & (excluded < start + block.shape[1]))
+            block[here, excluded[here] - start] = -np.inf
+        hits.add(block, start)
+    return hits.rows()
+
+
+def _products(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(B, n) dot products; of one query as matrix times vector, which is faster."""
+    return (rows @ queries[0])[None] if len(queries) == 1 else queries @ rows.T
+
+
+class _Hits:
+    """The rows that are near enough so far, as parallel arrays: query, row, similarity."""
+
+    def __init__(self, queries: int, k: int):
+        self._k = k
+        self._limits = np.full(queries, -np.inf, np.float32)  # the k-th best so far, or less
+        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._count = 0
+
+    def add(self, block: np.ndarray, start: int) -> None:
+        """Adds the rows of a block (B, n), which begins at the row `start`."""
+        if not self._found and block.shape[1] > self._k:
+            place = block.shape[1] - self._k
+            self._limits = np.partition(block, place, axis=1)[:, place]
+        near = block >= (self._limits - MARGIN)[:, None]
+        near &= block > -np.inf
+        places = np.flatnonzero(near)
+        queries, columns = np.divmod(places, block.shape[1])
+        self._found.append((queries, columns + start, block.ravel()[places]))
+        self._count += len(places)
+        if self._count > HITS:
+            self._prune()
+
+    def rows(self) -> list[np.ndarray]:
+        """For each query its rows."""
+        self._prune()
+        queries, rows, _ = self._found[0]
+        return np.split(rows, np.searchsorted(queries, np.arange(1, len(self._limits))))
+
+    def _prune(self) -> None:
+        """Keeps for each query the rows that may be among its k best."""
+        empty = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        parts = zip(empty, *self._found, strict=True)
+        queries, rows, values = (np.concatenate(part) for part in parts)
+        order = np.lexsort((-values, queries))
+        queries, rows, values = queries[order], rows[order], values[order]
+        ranks = np.arange(len(queries)) - np.searchsorted(queries, queries)
+        kth = ranks == self._k - 1
+        self._limits[queries[kth]] = values[kth]
+        keep = values >= (self._limits - MARGIN)[queries]
+        self._found = [(queries[keep], rows[keep], values[keep])]
+        self._count = int(keep.sum())
+
+
+def nearest_values(values: np.ndarray, k: int) -> np.ndarray:
+    """(C,) the places of `values` (M,) that may be among the `k` highest up to MARGIN; not -inf."""
+    if k < len(values):
+        place = len(values) - k
+        values = np.where(values >= np.partition(values, place)[place] - MARGIN, values, -np.inf)
+    return np.flatnonzero(values > -np.inf)
+
+
+def exact_products(query: np.ndarray, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(C,) float64 dot products of `query` (D,) with the `rows` (C,) of `matrix` (N, D), float32.
+
+    The same for a row whatever is computed beside it, to many more than six decimals.
+    """
+    products, query = np.empty(len(rows)), query.astype(np.float64)
+    for start in range(0, len(rows), EXACT_AT_ONCE):
+        some = slice(start, start + EXACT_AT_ONCE)
+        products[some] = matrix[rows[some]].astype(np.float64) @ query
+    return products

@@ -1,0 +1,77 @@
+"""Documents as the program writes them, one record a line: read without the whole in memory."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from support.storage.errors import open_regular, unreadable
+from support.storage.strict_json import parse_json
+
+OPENING, HEADER, RECORDS, CLOSING = b"{\n", b'"header": ', b'"records": {\n', b"}\n}\n"
+LINES_AT_ONCE = 4096
+
+
+class OtherForm(ValueError):
+    """The document is not laid out as the program does; as a whole it may be valid all the same."""
+
+
+class RecordLines(NamedTuple):
+    """A document's header, and its records as lines without the commas between them."""
+
+    header: dict[str, Any]
+    blocks: Iterator[list[bytes]]
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[RecordLines]:
+    """The lines of a document. Raises OtherForm, while they are read too; DatabaseError."""
+    with unreadable(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        opening, header, records = file.readline(), file.readline(), file.readline()
+        if (opening, records) != (OPENING, RECORDS) or not header.startswith(HEADER):
+            raise OtherForm("not the lines of a document")
+        fields = parse_json(b"{" + header.rstrip(b",\n") + b"}")["header"]
+        yield RecordLines(fields, _blocks(file, _checked_count(fields, size)))
+
+
+def _checked_count(header: Any, size: int) -> int:
+    """How many records there are, by a header that a file of `size` bytes has room for."""
+    count = header.get("count") if isinstance(header, dict) else None
+    dimension = header.get("dimension", 1) if isinstance(header, dict) else None
+    if type(count) is not int or type(dimension) is not int:
+        raise OtherForm("the header does not count the records")
+    if count < 0 or dimension < 1 or count * dimension > size:
+        raise OtherForm(f"the header counts {count} records of the dimension {dimension}")
+    return count
+
+
+def _blocks(file: Any, count: int) -> Iterator[list[bytes]]:
+    left = count
+    while left:
+        lines = list(islice(file, min(left, LINES_AT_ONCE)))
+        left -= len(lines)
+        last = [] if left or not lines else [lines.pop()]
+        if not (lines or last) or not all(line.endswith(b",\n") for line in lines):
+            raise OtherForm("fewer or other lines than the header counts")
+        yield [line[:-2] for line in lines] + [line[:-1] for line in last]
+    if file.read() != (CLOSING if count else b"\n" + CLOSING):
+        raise OtherForm("more lines than the header counts")
+
+
+def parse_records(lines: list[bytes]) -> dict[str, Any]:
+    """The records on some lines. Raises OtherForm where a line is none, or two have one key."""
+    records = parse_json(b"{" + b",".join(lines) + b"}")
+    if len(records) != len(lines):
+        raise OtherForm("a line holds no record, or two have one key")
+    return records
+
+
+def parse_keys(lines: list[bytes]) -> list[str]:
+    """The JSON strings on some lines. Raises OtherForm."""
+    keys = parse_json(b"[" + b",".join(lines) + b"]")
+    if len(keys) != len(lines) or not all(isinstance(key, str) for key in keys):
+        raise OtherForm("a line does not begin with a key")
+    return keys
