@@ -88,7 +88,7 @@ def damaged(data: bytes, generator: random.Random) -> bytes:
         data[:start] + data[start + length :],
         data[:start] + data[start : start + length] + data[start:],
         b"\n".join(rows[:row] + rows[row + 1 :]),
-        b"\n".join(rows[:row] + [rows[other]] + rows[row:]),
+        b"\n".join([*rows[:row], rows[other], *rows[row:]]),
         data.replace(b'"count": 7', b'"count": %d' % generator.choice([6, 8, -1, 10**15])),
         data.replace(b'"dimension": 8', b'"dimension": %d' % generator.choice([0, 7, 10**9])),
         data.replace(b'"format_version": 1', b'"format_version": true'),

@@ -153,7 +153,7 @@ def test_the_fingerprint_of_a_folder_follows_its_contents(tiny, tmp_path):
 
 def test_a_pipe_in_a_models_folder_is_named_and_not_waited_for(tiny, tmp_path):
     folder = tmp_path / "copy"
-    shutil.copytree(tiny("text"), folder)
+    shutil.copytree(tiny("clip"), folder)
     (folder / "README.md").unlink(missing_ok=True)
     os.mkfifo(folder / "README.md")
     with pytest.raises(HubError, match=r"Not a file.*README\.md"):

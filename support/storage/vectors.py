@@ -1,6 +1,5 @@
 """image_embeddings.json and caption_embeddings.json: unit vectors as base64 of float32."""
 
-import base64
 import binascii
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from support.errors import DatabaseError
 from support.storage.damage import FORMAT_VERSION, damaged
@@ -106,8 +106,7 @@ class VectorTable(Document):
 
     def _record_lines(self) -> Iterator[bytes]:
         for key, row in self.rows.items():
-            vector = binascii.b2a_base64(self._matrix[row].astype("<f4", copy=False), newline=False)
-            yield b'%s: "%s"' % (to_json(key).encode(), vector)
+            yield f'{to_json(key)}: "{encode_vector(self._matrix[row])}"'.encode()
 
 
 def _room_for(count: int, dimension: int) -> np.ndarray:
@@ -138,7 +137,7 @@ def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
 
 def encode_vector(vector: np.ndarray) -> str:
     """A vector (D,) as base64 of little-endian float32, as OpenAI-compatible APIs give it."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    return pybase64.b64encode_as_string(vector.astype("<f4").tobytes())
 
 
 def decode_vectors(records: Mapping[str, Any], dimension: int) -> np.ndarray:
@@ -146,7 +145,7 @@ def decode_vectors(records: Mapping[str, Any], dimension: int) -> np.ndarray:
     vectors = np.zeros((len(records), dimension), np.float32)
     for row, (key, text) in enumerate(records.items()):
         try:
-            data = base64.b64decode(text, validate=True)
+            data = pybase64.b64decode(text, validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
             raise ValueError(f"the vector of {key[:80]!r} is not base64") from error
         if len(data) != 4 * dimension:
@@ -177,7 +176,7 @@ def _parse_lines(lines: list[bytes], dimension: int) -> tuple[list[str], np.ndar
             raise OtherForm("a line holds no vector of this length")
         heads.append(line[: end - 3])
         texts.append(line[end:-1])
-    parts = [binascii.a2b_base64(text, strict_mode=True) for text in texts]
+    parts = [pybase64.b64decode(text, validate=True) for text in texts]
     if any(len(part) != 4 * dimension for part in parts):
         raise OtherForm("a line holds no vector of this length")
     vectors = np.frombuffer(b"".join(parts), "<f4").reshape(len(lines), dimension)
