@@ -20,6 +20,7 @@ from support.records import ResolvedNames, Sample
 from support.sources.columns import clean_captions
 from support.sources.files import OutsideFolderError
 from support.sources.images import decode
+from support.sources.known import KnownHashes
 from support.sources.source import Source, open_source
 from support.text import first_few
 
@@ -70,15 +71,18 @@ class DatasetLoader:
         return self._experiments[index]
 
 
-def load_and_split_dataset(names: ResolvedNames | None = None) -> DatasetLoader:
+def load_and_split_dataset(
+    names: ResolvedNames | None = None, known: KnownHashes | None = None
+) -> DatasetLoader:
     """The dataset of `names` (by default what config names), split by config.RANDOM_SEED.
 
+    `known` are hashes of its images from earlier runs, and collects those of this one.
     Raises SettingError for a path that is not there, a column or split that cannot be found, or a
     dataset too small for config.EXPERIMENT_SAMPLES; HubError for a Hub dataset that cannot be
     fetched; PipelineError for a table that is damaged.
     """
     names = names or resolve_names(pkgutil.resolve_name(DEMO))
-    source = open_source(names.dataset)
+    source = open_source(names.dataset, known)
     samples = _merge_copies(_read_samples(source), names.dataset)
     ranked = sorted(samples, key=lambda sample: _rank(sample.content_hash))[: config.TOTAL_SAMPLES]
     if len(ranked) <= config.EXPERIMENT_SAMPLES:
@@ -109,7 +113,7 @@ def _read_samples(source: Source) -> Iterator[Sample]:
     hidden = not config.SHOW_PROGRESS
     for row in tqdm(rows, desc="Reading images", unit="image", delay=2, disable=hidden):
         try:
-            digest, captions = _hash_row(source, row), clean_captions(source.captions(row))
+            digest, captions = source.content_hash(row), clean_captions(source.captions(row))
         except OutsideFolderError as error:
             outside.append(str(error))
         except ImageError as error:
@@ -134,11 +138,6 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         )
     if uncaptioned:
         log.warning("%d images have no caption and are left out.", uncaptioned)
-
-
-def _hash_row(source: Source, row: int) -> str:
-    with source.open(row) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decode_row(source: Source, row: int) -> Image.Image:

@@ -24,7 +24,7 @@ from PIL import Image
 import config
 import demo
 from caption_embedder import embed_captions, load_caption_embedder
-from cli import output, process
+from cli import flags, output, process
 from dataset_loader import DatasetLoader, load_and_split_dataset
 from db_manager import DatabaseManager, database_folder
 from demo.scoring import SCORES
@@ -40,26 +40,28 @@ from prompt_generator import build_prompts
 from similarity_search import Pool
 from support.errors import PipelineError
 from support.hub.names import configured_models, resolve_names
-from support.hub.revisions import locate
 from support.paths import expand_home
 from support.records import Models, Neighbor, Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_images
+from support.sources.known import KnownHashes
 from support.sources.own import own_sample
 from support.text import printable
 from vlm_captioner import load_captioner, write_captions
 
 
 # --- The notebook interface -----------------------------------------------------------------------
-def initialize_system(own_images: bool = False, rebuild: bool = False) -> System:
+def initialize_system(
+    own_images: bool = False, rebuild: bool = False, verify: bool = False
+) -> System:
     """Stages 1 and 2: (DatasetLoader, DatabaseManager), with the gallery embedded.
 
     `own_images` says that images from outside the dataset follow (then the demo never replaces the
-    real models); `rebuild` recomputes vectors that are damaged or do not fit. Raises PipelineError
-    with what to do.
+    real models); `rebuild` recomputes vectors that are damaged or do not fit; `verify` hashes every
+    image again. Raises PipelineError with what to do.
     """
-    system = open_system(own_images, rebuild)
+    system = open_system(own_images, rebuild, verify)
     _locate_models(system)  # a download or a refusal comes before the long work
     embed_images(system)
     return system
@@ -155,15 +157,17 @@ def _evaluate(
 
 
 # --- The seven stages in order --------------------------------------------------------------------
-def open_system(own_images: bool = False, rebuild: bool = False) -> System:
+def open_system(own_images: bool = False, rebuild: bool = False, verify: bool = False) -> System:
     """Stage 1: the dataset and its databases, with the captions of its gallery."""
     check_settings()
     names = resolve_names(demo.EMBEDDED, own_images, newest=rebuild)
-    dataset_loader = load_and_split_dataset(names)
     folder = database_folder(names.label, names.database_suffix)
+    known = KnownHashes(folder / "known_hashes.json", verify)
+    dataset_loader = load_and_split_dataset(names, known)
     # The demo's own databases follow its models; a user's never change unasked.
     renew = names.label == demo.EMBEDDED.label
     db_manager = DatabaseManager(folder, names.label, rebuild, renew)
+    known.save()
     db_manager.sync_gallery(dataset_loader.get_training_data())
     return System(dataset_loader, db_manager)
 
@@ -245,12 +249,7 @@ def model_refs(mode: str) -> Models:
 
 def _locate_models(system: System) -> Models:
     """The three models with their files, downloaded where they are missing."""
-    refs = model_refs(system.dataset_loader.mode)
-    return Models(
-        clip=system.located(config.IMAGE_EMBEDDING_DB, refs.clip),
-        vlm=locate(refs.vlm),
-        text=system.located(config.CAPTION_EMBEDDING_DB, refs.text),
-    )
+    return system.all_located(model_refs(system.dataset_loader.mode))
 
 
 # --- The command line -----------------------------------------------------------------------------
@@ -270,7 +269,7 @@ def _caption_command(arguments: Namespace) -> int:
     # A file that cannot be read is reported before the dataset is opened and models are loaded.
     is_single = len(names) == 1 and paths == [expand_home(names[0])]
     single = own_sample(paths[0]) if is_single else None
-    system = initialize_system(bool(names), hasattr(arguments, "rebuild"))
+    system = initialize_system(bool(names), **flags.repairs(arguments))
     with system.db_manager:
         if arguments.all or (names and not single):
             return _caption_many(paths, system, hasattr(arguments, "recaption"))
@@ -300,7 +299,7 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
 def _search_command(arguments: Namespace) -> int:
     # A file that cannot be read is reported before the dataset is opened and models are loaded.
     image = None if arguments.image is None else own_sample(arguments.image)
-    system = open_system(image is not None, hasattr(arguments, "rebuild"))
+    system = open_system(image is not None, **flags.repairs(arguments))
     with system.db_manager:
         if image is None:
             output.print_neighbors(_search_text(arguments.query, system))
@@ -312,7 +311,7 @@ def _search_command(arguments: Namespace) -> int:
 def _evaluate_command(arguments: Namespace) -> int:
     arms = evaluation.check_arms(arguments.arms)
     metrics.check_packages()
-    system = initialize_system(rebuild=hasattr(arguments, "rebuild"))
+    system = initialize_system(**flags.repairs(arguments))
     with system.db_manager:
         experiments = system.dataset_loader.get_experiment_data()
         evaluation.check_samples(arguments.samples, experiments)

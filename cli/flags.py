@@ -127,12 +127,18 @@ def _refuse_unknown_flags(parsers: Sequence[Parser], argv: list[str]) -> None:
             parsers[0].error(f"there is no flag {flag}{hint}")
 
 
+def repairs(arguments: argparse.Namespace) -> dict[str, bool]:
+    """What is to be made anew or looked at again: "rebuild" and "verify"."""
+    return {name: hasattr(arguments, name) for name in ("rebuild", "verify")}
+
+
 # --- Flags of all commands ------------------------------------------------------------------------
 def _common_flags() -> Parser:
     common = Parser(add_help=False, allow_abbrev=False)
     _add_switch(
         common, "--rebuild", "recompute vectors that do not fit or are damaged; captions stay"
     )
+    _add_switch(common, "--verify", "hash every image of the dataset, also where nothing changed")
     _add_switch(common, "--quiet", "results only: no notices, no progress bars")
     _add_switch(common, "--debug", "show the traceback of an error")
     settings = common.add_argument_group("settings, for this run only; the others are in config.py")

@@ -9,7 +9,7 @@ from db_manager import DatabaseManager
 from experiments.index import CaptionIndex, ImageIndex
 from similarity_search import Candidate, CaptionPool, Pool, candidates
 from support.hub.revisions import locate
-from support.records import ModelRef
+from support.records import ModelRef, Models
 from support.storage.vectors import VectorTable
 
 Index = TypeVar("Index", ImageIndex, CaptionIndex)
@@ -24,6 +24,14 @@ class System(NamedTuple):
     def located(self, file: str, ref: ModelRef) -> ModelRef:
         """A model with its files, at the revision of its vectors in the databases' `file`."""
         return locate(ref, self.db_manager.recorded_revision(file, ref))
+
+    def all_located(self, refs: Models) -> Models:
+        """Three models with their files, downloaded where they are missing."""
+        return Models(
+            clip=self.located(config.IMAGE_EMBEDDING_DB, refs.clip),
+            vlm=locate(refs.vlm),
+            text=self.located(config.CAPTION_EMBEDDING_DB, refs.text),
+        )
 
     def candidates(self, generated: bool | None = None) -> list[Candidate]:
         """The images that may be found now; captioned ones too, by default as config says."""

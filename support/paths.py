@@ -1,6 +1,7 @@
 """Paths as users write them. Unlike pathlib's methods, these never raise for a bad path."""
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -12,3 +13,25 @@ def expand_home(path: str | Path) -> Path:
 def absolute_path(path: str | Path) -> str:
     """The absolute path, with links followed as far as they lead."""
     return os.path.realpath(expand_home(path))
+
+
+class RealPaths:
+    """Paths without links, of many files: the links of each folder are followed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def find(self, path: str) -> tuple[str, os.stat_result]:
+        """The absolute path of a file, as `absolute_path` gives it, and the file's state.
+
+        Raises OSError, and ValueError for what can be no path.
+        """
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)  # noqa: PTH118 - for every image
+        status = os.lstat(real)
+        if stat.S_ISLNK(status.st_mode):
+            real = os.path.realpath(real)
+            status = os.stat(real)  # noqa: PTH116
+        return real, status

@@ -10,10 +10,16 @@ import pytest
 
 from dataset_loader import load_and_split_dataset
 from support.errors import ImageError, PipelineError
+from support.sources.known import KnownHashes
 from support.sources.source import open_source
 from support.sources.table_files import load_hub_dataset
 from support.sources.tables import TableSource
 from tests.helpers import picture
+
+
+def content(source, row: int) -> bytes:
+    with source.open(row) as file:
+        return file.read()
 
 
 def table(count: int = 8):
@@ -135,11 +141,11 @@ def test_images_of_a_hub_dataset_may_be_links_inside_its_cache_only(settings, ca
     (cached / "train" / "3.png").symlink_to(tmp_path / "secret.png")
     rows = [json.dumps({"file_name": f"{n}.png", "text": f"t {n}"}) for n in range(4)]
     add_to_cache(cached, "train/metadata.jsonl", "\n".join(rows).encode())
-    source = TableSource(load_hub_dataset("a/b", cached))
+    source = TableSource(load_hub_dataset("a/b", cached), KnownHashes())
     assert [source.captions(row) for row in range(4)] == [[f"t {n}"] for n in range(4)]
-    assert all(source.read_bytes(row).startswith(b"\x89PNG") for row in range(3))
+    assert all(content(source, row).startswith(b"\x89PNG") for row in range(3))
     with pytest.raises(ImageError, match=r"3\.png"):
-        source.read_bytes(3)
+        content(source, 3)
 
 
 # --- Rows that name files -------------------------------------------------------------------------

@@ -153,11 +153,12 @@ def open_inside(path: Path, roots: Sequence[str]) -> Iterator[BufferedIOBase]:
         real = absolute_path(path)
     except ValueError:  # a null character: opening it says so
         real = roots[0]
-    if not any(_is_inside(real, root) for root in roots):
+    if not any(is_inside(real, root) for root in roots):
         raise OutsideFolderError(str(path) if str(path) == real else f"{path} ({real})")
     with open_file(path) as file:
         yield file
 
 
-def _is_inside(path: str, folder: str) -> bool:
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is in a folder, or that folder; both absolute, without links."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

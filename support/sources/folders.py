@@ -1,13 +1,15 @@
 """A folder of images with a list of captions, as a data source."""
 
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from io import BufferedIOBase
 from pathlib import Path
 
 from support.log import log
-from support.paths import absolute_path
+from support.paths import RealPaths, absolute_path
 from support.sources.files import files_below, is_image_name, log_others, open_inside
+from support.sources.known import KnownHashes
 from support.sources.lists import CaptionsByImage, list_in
 from support.text import clean_text, first_few
 
@@ -20,10 +22,11 @@ class FolderSource:
 
     revision: str | None = None
 
-    def __init__(self, folder: Path, captions: CaptionsByImage):
+    def __init__(self, folder: Path, captions: CaptionsByImage, known: KnownHashes):
         self._folder = Path(absolute_path(folder))
         self._names = list(captions)
         self._captions = list(captions.values())
+        self._known = known
         _log_unlisted(self._folder, self._names)
 
     def __len__(self) -> int:
@@ -35,9 +38,9 @@ class FolderSource:
     def captions(self, row: int) -> list[str]:
         return self._captions[row]
 
-    def read_bytes(self, row: int) -> bytes:
-        with self.open(row) as file:
-            return file.read()
+    def content_hash(self, row: int) -> str:
+        path = os.path.join(self._folder, self._names[row])  # noqa: PTH118 - for every image
+        return self._known.of_file(path, [str(self._folder)])
 
     def open(self, row: int) -> AbstractContextManager[BufferedIOBase]:
         return open_inside(self._folder / self._names[row], [str(self._folder)])
@@ -45,12 +48,13 @@ class FolderSource:
 
 def _log_unlisted(folder: Path, names: Iterable[str]) -> None:
     """Logs which images of `folder` no name leads to, and how many other files it holds."""
-    listed = {_real_path(folder / name) for name in names}
+    paths = RealPaths()
+    listed = {_real_path(os.path.join(folder, name), paths) for name in names}  # noqa: PTH118
     files = files_below(folder)
     images = [file for file in files if is_image_name(file)]
     known = {*images, list_in(folder), *(file for file in files if str(file) in listed)}
     log_others(folder, files, [file for file in files if file not in known])
-    unlisted = [str(file) for file in images if absolute_path(file) not in listed]
+    unlisted = [name for name in map(str, images) if _real_path(name, paths) not in listed]
     if unlisted:
         log.warning(
             "%d of %d images in %s are not in its list of captions, and are left out: %s",
@@ -61,8 +65,9 @@ def _log_unlisted(folder: Path, names: Iterable[str]) -> None:
         )
 
 
-def _real_path(path: Path) -> str:
+def _real_path(path: str, paths: RealPaths) -> str:
+    """The path without links; of a file that is not there, or can be none, as it is."""
     try:
-        return absolute_path(path)
-    except ValueError:  # a null character or a lone surrogate
-        return ""
+        return paths.find(path)[0]
+    except (OSError, ValueError):
+        return path

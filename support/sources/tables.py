@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 
 import config
 from support.errors import ImageError, SettingError
+from support.log import log
 from support.sources.columns import caption_columns, cell_texts
 from support.sources.files import open_inside
+from support.sources.known import KnownHashes, digest_of
+
+ROWS_AT_ONCE = 1000  # whose captions are read together
 
 
 class Tables(NamedTuple):
@@ -26,15 +30,17 @@ class Split(NamedTuple):
     name: str
     images: Any  # datasets.Dataset with the one column "image": bytes, path, or both in a dict
     captions: Any  # datasets.Dataset with the caption columns
+    hashes: list[str | None]  # of the images, where they are known
 
 
 class TableSource:
     """Rows of one or more `datasets.Dataset`s."""
 
-    def __init__(self, tables: Tables, revision: str | None = None):
+    def __init__(self, tables: Tables, known: KnownHashes, revision: str | None = None):
         self.revision = revision  # Hub commit
-        self._folder, self._roots = tables.folder, tables.roots
-        self._splits = [_undecoded(name, table) for name, table in tables.splits.items()]
+        self._folder, self._roots, self._known = tables.folder, tables.roots, known
+        self._splits = [_undecoded(name, table, known) for name, table in tables.splits.items()]
+        self._cells_at_once: tuple[Any, dict[str, list]] = (None, {})
         self._places: list[tuple[Split, int]] = []
         for split in self._splits:
             self._places += [(split, row) for row in range(len(split.images))]
@@ -48,19 +54,37 @@ class TableSource:
 
     def captions(self, row: int) -> list[str]:
         split, place = self._places[row]
-        return cell_texts(list(self._cells(split.captions, row, place).values()))
+        start = place - place % ROWS_AT_ONCE
+        if self._cells_at_once[0] != (split.name, start):
+            self._cells_at_once = (split.name, start), _columns(split.captions, start)
+        columns = self._cells_at_once[1]
+        if not columns:  # a row among them is damaged: which one?
+            return cell_texts(list(self._cells(split.captions, row, place).values()))
+        return cell_texts([cells[place - start] for cells in columns.values()])
 
-    def read_bytes(self, row: int) -> bytes:
+    def content_hash(self, row: int) -> str:
+        split, place = self._places[row]
+        known = split.hashes[place]
+        if known is not None:
+            return known
+        data, path = self._image(row)
+        if data is None and path:
+            return self._known.of_file(str(self._folder / path), self._roots)
         with self.open(row) as file:
-            return file.read()
+            split.hashes[place] = digest = digest_of(file)
+        return digest
 
-    @contextmanager
-    def open(self, row: int) -> Iterator[BufferedIOBase]:
+    def _image(self, row: int) -> tuple[bytes | None, str | None]:
+        """The image's bytes, or else its path, as the table holds them. Raises ImageError."""
         split, place = self._places[row]
         cell = self._cells(split.images, row, place)["image"]
         image = cell if isinstance(cell, dict) else {}
         data = cell if isinstance(cell, bytes) else image.get("bytes")
-        path = cell if isinstance(cell, str) else image.get("path")
+        return data, cell if isinstance(cell, str) else image.get("path")
+
+    @contextmanager
+    def open(self, row: int) -> Iterator[BufferedIOBase]:
+        data, path = self._image(row)
         if data is not None:
             yield BytesIO(data)
         elif path:
@@ -77,8 +101,17 @@ class TableSource:
             raise ImageError(f"{self.label(row)}: the row is damaged: {error}") from error
 
 
+def _columns(table: Any, start: int) -> dict[str, list]:
+    """The columns of some rows of a table; empty if one of them is damaged."""
+    try:
+        return table[start : start + ROWS_AT_ONCE]
+    except Exception as error:  # noqa: BLE001 - Arrow raises several kinds
+        log.debug("rows from %d: %s", start, error)
+        return {}
+
+
 # --- Columns --------------------------------------------------------------------------------------
-def _undecoded(name: str, table: Any) -> Split:
+def _undecoded(name: str, table: Any, known: KnownHashes) -> Split:
     from datasets import Image as ImageFeature
 
     column = config.IMAGE_COLUMN or _image_column(table, name)
@@ -91,7 +124,9 @@ def _undecoded(name: str, table: Any) -> Split:
         images = images.rename_column(column, "image")
     others = [other for other in table.column_names if other != column]
     captions = table.select_columns(caption_columns(others, f"the split '{name}'"))
-    return Split(name, images, captions)
+    files = [entry["filename"] for entry in table.cache_files]
+    hashes = known.of_rows(f"{name}, {column}", files, len(table))
+    return Split(name, images, captions, hashes)
 
 
 def _image_column(table: Any, name: str) -> str:
