@@ -140,9 +140,9 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         log.warning("%d images have no caption and are left out.", uncaptioned)
 
 
-def _decode_row(source: Source, row: int) -> Image.Image:
+def _decode_row(source: Source, row: int, seen: int | None = None) -> Image.Image:
     with source.open(row) as file:
-        return decode(file, source.label(row))
+        return decode(file, source.label(row), seen)
 
 
 def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:

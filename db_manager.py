@@ -28,7 +28,7 @@ from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.documents import Header, read_header
 from support.storage.journal import Updates
 from support.storage.store import Store
-from support.storage.vectors import VectorTable
+from support.storage.vectors import DECODED_FOR, VectorTable
 from support.text import clean_text
 
 
@@ -77,9 +77,17 @@ class DatabaseManager:
         """`captions`, and which of them have changed; read only."""
         return self._captions
 
-    def image_vectors(self, ref: ModelRef, dimension: int, backend: str) -> VectorTable:
-        """The unit vectors of images by this model, by content hash."""
-        details = {"dimension": dimension, "image_processor": backend}
+    def image_vectors(
+        self, ref: ModelRef, dimension: int, backend: str, decoded_for: int | None = None
+    ) -> VectorTable:
+        """The unit vectors of images by this model, by content hash.
+
+        A new file is for images `decoded_for` what the model sees; one that is there keeps to its
+        own (see VectorTable.decoded_for).
+        """
+        details: Header = {"dimension": dimension, "image_processor": backend}
+        if decoded_for is not None:
+            details[DECODED_FOR] = decoded_for
         return self._vectors(config.IMAGE_EMBEDDING_DB, ref, details)
 
     def caption_vectors(self, ref: ModelRef, dimension: int) -> VectorTable:

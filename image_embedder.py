@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 import config
 from support import models
-from support.batches import batches
+from support.batches import batches_read
 from support.errors import ImageError, PipelineError
 from support.hub.errors import errors_explained
 from support.log import log
@@ -19,6 +20,7 @@ from support.sources.own import own_sample
 from support.storage.captions import CaptionTable
 from support.storage.vectors import VectorTable
 from support.text import printable
+from support.threads import in_threads
 
 BACKEND = "pil"  # of the image processor; another one shifts vectors a little: databases record it
 
@@ -35,9 +37,24 @@ class ImageEmbedder:
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(N, D) float32, unit rows, of RGB images; in batches of config.IMAGE_BATCH_SIZE."""
+        return self.embed_pixels(in_threads(self.pixels, images))
+
+    def pixels(self, image: Image.Image) -> Any:
+        """A tensor (3, H, W) of an RGB image, as the model sees it."""
+        return self.processor(images=[image], return_tensors="pt")["pixel_values"][0]
+
+    def embed_pixels(self, pixels: Sequence[Any]) -> np.ndarray:
+        """`embed` of images as `pixels` gives them."""
         size = config.IMAGE_BATCH_SIZE
-        parts = models.run_in_batches(images, size, self._embed, "embedding images")
+        parts = models.run_in_batches(pixels, size, self._embed, "embedding images")
         return models.joined_rows(parts, self.dimension)
+
+    @property
+    def seen_side(self) -> int | None:
+        """The pixels that the processor leaves of an image's shorter side; None if unclear."""
+        size = dict(self.processor.size)
+        sides = [size.get(name) for name in ("shortest_edge", "height", "width")]
+        return max((side for side in sides if isinstance(side, int)), default=None)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32, unit rows, of texts in the space of the images.
@@ -53,13 +70,12 @@ class ImageEmbedder:
         parts = models.run_in_batches(texts, size, run, "embedding texts")
         return models.joined_rows(parts, self.dimension)
 
-    def _embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def _embed(self, pixels: Sequence[Any]) -> np.ndarray:
         import torch
 
-        inputs = self.processor(images=list(images), return_tensors="pt")
-        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)  # (B, 3, H, W)
+        batch = torch.stack(list(pixels)).to(self.device, self.model.dtype)  # (B, 3, H, W)
         with torch.inference_mode():
-            features = self.model.get_image_features(pixel_values=pixels).pooler_output  # (B, D)
+            features = self.model.get_image_features(pixel_values=batch).pooler_output  # (B, D)
         return unit_rows(features.float().cpu().numpy(), "The image model")
 
     def _embed_texts(self, texts: Sequence[str], tokenizer: Any) -> np.ndarray:
@@ -129,6 +145,17 @@ class EmbeddedImages(NamedTuple):
     embedder: ImageEmbedder
     vectors: VectorTable
 
+    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+        """(N, D) float32, unit rows, of the samples' images, decoded as those of `vectors` were.
+
+        Raises ImageError for one that cannot be read.
+        """
+        return self.embedder.embed_pixels(in_threads(self.read, samples))
+
+    def read(self, sample: Sample) -> Any:
+        """What the model sees of an image. Raises ImageError."""
+        return self.embedder.pixels(sample.image_for(self.vectors.decoded_for))
+
 
 class SplitDataset(Protocol):
     """A dataset, split into gallery and experiments."""
@@ -146,7 +173,9 @@ class ImageVectorStore(Protocol):
     @property
     def caption_table(self) -> CaptionTable: ...
 
-    def image_vectors(self, ref: ModelRef, dimension: int, backend: str) -> VectorTable: ...
+    def image_vectors(
+        self, ref: ModelRef, dimension: int, backend: str, decoded_for: int | None = None
+    ) -> VectorTable: ...
 
     def add_vectors(self, table: VectorTable, vectors: Mapping[str, np.ndarray]) -> None: ...
 
@@ -158,15 +187,16 @@ def embed_dataset(dataset: SplitDataset, ref: ModelRef, store: ImageVectorStore)
     Images that cannot be read are added to the dataset's `unreadable`.
     """
     embedder = load_image_embedder(ref)
-    vectors = store.image_vectors(ref, embedder.dimension, BACKEND)
+    vectors = store.image_vectors(ref, embedder.dimension, BACKEND, embedder.seen_side)
+    images = EmbeddedImages(embedder, vectors)
     captions = store.caption_table
     now = _Seen(dataset, (captions.loads, vectors.loads), len(captions.changed))
     missing = _without_vector(captions, vectors, now)
     readable = [sample for sample in missing if sample.label not in dataset.unreadable]
-    skipped = embed_gallery(readable, embedder, lambda new: store.add_vectors(vectors, new))
+    skipped = embed_gallery(readable, images, lambda new: store.add_vectors(vectors, new))
     dataset.unreadable.update(skipped)
     _seen[vectors] = now  # what was missing has been embedded, or cannot be
-    return EmbeddedImages(embedder, vectors)
+    return images
 
 
 class _Seen(NamedTuple):
@@ -221,9 +251,7 @@ def _own_image(content_hash: str, path: str) -> list[Sample]:
 
 
 def embed_gallery(
-    samples: Sequence[Sample],
-    embedder: ImageEmbedder,
-    save: Callable[[dict[str, np.ndarray]], None],
+    samples: Sequence[Sample], images: EmbeddedImages, save: Callable[[dict[str, np.ndarray]], None]
 ) -> dict[str, str]:
     """Embeds `samples` batch by batch, passing each to `save` as {content hash: (D,) vector}.
 
@@ -231,21 +259,29 @@ def embed_gallery(
     their labels with the reasons.
     """
     skipped: dict[str, str] = {}
-    for batch in batches(samples, config.IMAGE_BATCH_SIZE, "Embedding images", "image"):
-        images = _readable(batch, skipped)
-        if images:
-            save(dict(zip(images, embedder.embed(list(images.values())), strict=True)))
+
+    def read(batch: Sequence[Sample]) -> list[tuple[Sample, Any]]:
+        return in_threads(partial(_read_if_possible, images=images), batch)
+
+    size, ahead = config.IMAGE_BATCH_SIZE, images.embedder.device != "cpu"
+    for batch in batches_read(samples, size, "Embedding images", "image", read, ahead):
+        pixels = {sample.content_hash: seen for sample, seen in batch if not _failed(seen)}
+        skipped |= {sample.label: str(seen) for sample, seen in batch if _failed(seen)}
+        if pixels:
+            vectors = images.embedder.embed_pixels(list(pixels.values()))
+            save(dict(zip(pixels, vectors, strict=True)))
     for label, reason in skipped.items():
         log.warning("Skipped %s", reason if printable(label) in reason else f"{label}: {reason}")
     return skipped
 
 
-def _readable(samples: Sequence[Sample], skipped: dict[str, str]) -> dict[str, Image.Image]:
-    """The decoded images by content hash; those that cannot be read are added to `skipped`."""
-    images = {}
-    for sample in samples:
-        try:
-            images[sample.content_hash] = sample.image
-        except ImageError as error:
-            skipped[sample.label] = str(error)
-    return images
+def _read_if_possible(sample: Sample, images: EmbeddedImages) -> tuple[Sample, Any]:
+    """A sample with what the model sees of it, or the error."""
+    try:
+        return sample, images.read(sample)
+    except ImageError as error:
+        return sample, error
+
+
+def _failed(seen: Any) -> bool:
+    return isinstance(seen, ImageError)

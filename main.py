@@ -30,9 +30,9 @@ from db_manager import DatabaseManager, database_folder
 from demo.scoring import SCORES
 from experiments import evaluation, metrics, tables
 from experiments.finished import read_results
-from experiments.pools import FixedPool, fixed_pool
+from experiments.pools import fixed_pool
 from experiments.results import Clock, build_results, made_with, save_results, save_summary
-from experiments.runs import Outcome, Work, caption_all
+from experiments.runs import Outcome, Prepared, Work, caption_all
 from experiments.search import clean_query, is_text, search_by_image, search_by_text
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
@@ -47,7 +47,9 @@ from support.settings import check_settings
 from support.sources.files import find_images
 from support.sources.known import KnownHashes
 from support.sources.own import own_sample
+from support.storage.vectors import VectorTable
 from support.text import printable
+from support.threads import in_threads
 from vlm_captioner import load_captioner, write_captions
 
 
@@ -90,8 +92,7 @@ def run_all_experiments(
     """
     wanted = range(len(dataset_loader.get_experiment_data())) if indices is None else indices
     samples = [dataset_loader.experiment(index) for index in wanted]
-    system = System(dataset_loader, db_manager)
-    outcome = _run_over(samples, system, fix_pool(system, recaption))
+    outcome = _run_over(samples, System(dataset_loader, db_manager), recaption)
     if outcome.failures:
         raise PipelineError(outcome.failures_text())
     return list(read_results(outcome.of(samples)))
@@ -115,11 +116,8 @@ def search_images(
     A text is compared with their captions, an image (a path or a PIL image) with their looks. A
     text with the suffix of an image file is taken for a path.
     """
-    system = System(dataset_loader, db_manager)
-    if is_text(query):
-        found = _search_text(query, system, top_k)
-    else:
-        found = _search_image(own_sample(query), system, top_k)
+    wanted = clean_query(query) if is_text(query) else own_sample(query)
+    found = _search(wanted, System(dataset_loader, db_manager), top_k)
     return [neighbor.as_dict() for neighbor in found]
 
 
@@ -144,12 +142,12 @@ def _evaluate(
     chosen = evaluation.check_arms(arms)
     dataset_loader = system.dataset_loader
     models = _locate_models(system)
-    embedder, table = embed_images(system)
+    images = embed_images(system)
     pipeline = evaluation.Pipeline(
-        image_embedder=embedder,
+        images=images,
         captioner=load_captioner(models.vlm),
         caption_embedder=load_caption_embedder(models.text),
-        pool=system.pool(table, generated=False),
+        pool=system.pool(images.vectors, generated=False),
         made_with=made_with(dataset_loader, models),
         extra=SCORES if dataset_loader.name == demo.EMBEDDED.label else None,
     )
@@ -186,59 +184,66 @@ def run_stages(
 
     Neighbors are found in `pool`, by default all that is known now; `run` names a run over many.
     """
-    dataset_loader, db_manager = system
-    db_manager.refresh()
-    embedder, table = embed_images(system)
-    models = _locate_models(system)
-    pool = system.pool(table) if pool is None else pool
-    origin, clock = made_with(dataset_loader, models), Clock()
+    system.db_manager.refresh()
+    images = embed_images(system)
+    pool = system.pool(images.vectors) if pool is None else pool
+    return write_results(prepare(samples, images, pool), images.vectors, system, run)
 
-    images = [sample.image for sample in samples]
-    vectors = clock.time("image_embedding", embedder.embed, images)
+
+def prepare(samples: Sequence[Sample], images: EmbeddedImages, pool: Pool) -> Prepared:
+    """Stages 3 and 4 for a batch; nothing that it reads changes, so it may run beside stage 5."""
+    clock = Clock()
+    shown = in_threads(lambda sample: sample.image, samples)
+    vectors = clock.time("image_embedding", images.embed, samples)
     neighbors = clock.time("similarity_search", pool.neighbors_of, samples, vectors)
     prompts = clock.time("prompt", build_prompts, neighbors)
-    made = clock.time("captioning", write_captions, images, prompts, models.vlm, origin, run)
-    add = db_manager.add_all_generated
-    indices = clock.time("database_update", add, samples, made, table, vectors)
-    captions = [caption.caption for caption in made]
-    clock.time("caption_embedding", embed_captions, captions, models.text, db_manager)
-    return save_results(build_results(samples, neighbors, made, indices, clock), samples)
+    return Prepared(samples, shown, vectors, neighbors, prompts, clock)
 
 
-def fix_pool(system: System, recaption: bool = False) -> FixedPool:
-    """Where a run over many images finds neighbors: the same pool after a stop, in any order."""
-    system.db_manager.refresh()
-    _, table = embed_images(system)
-    return fixed_pool(system, table, _locate_models(system), recaption)
+def write_results(
+    batch: Prepared, table: VectorTable, system: System, run: str | None
+) -> list[Result]:
+    """Stages 5 to 7 for a batch; its vectors go into `table`."""
+    models, clock, samples = _locate_models(system), batch.clock, batch.samples
+    shown, origin = (batch.images, batch.prompts), made_with(system.dataset_loader, models)
+    made = clock.time("captioning", write_captions, *shown, models.vlm, origin, run)
+    add, captions = system.db_manager.add_all_generated, [caption.caption for caption in made]
+    indices = clock.time("database_update", add, samples, made, table, batch.vectors)
+    clock.time("caption_embedding", embed_captions, captions, models.text, system.db_manager)
+    return save_results(build_results(samples, batch.neighbors, made, indices, clock), samples)
 
 
 def _run_over(
     items: Sequence[Sample] | Sequence[Path],
     system: System,
-    fixed: FixedPool,
+    recaption: bool,
     show: Callable[[Result], None] | None = None,
 ) -> Outcome:
-    """Stages 3 to 7 for those of `items`, samples or files, that the run has not finished."""
+    """Stages 3 to 7 for those of `items`, samples or files, that the run has not finished.
 
-    def caption(batch: Sequence[Sample]) -> list[Result]:
-        return run_stages(batch, system, fixed.pool, fixed.run)
+    Neighbors are found in the same pool after a stop and in any order; `recaption` begins a run.
+    """
+    system.db_manager.refresh()
+    images = embed_images(system)
+    run, pool = fixed_pool(system, images.vectors, _locate_models(system), recaption)
 
-    return caption_all(items, fixed.run, system.db_manager, Work(caption, show))
+    def caption(batch: Prepared) -> list[Result]:
+        return write_results(batch, embed_images(system).vectors, system, run)
+
+    work = Work(lambda batch: prepare(batch, images, pool), caption, show)
+    return caption_all(items, run, system.db_manager, work)
 
 
 # --- Search ---------------------------------------------------------------------------------------
-def _search_text(query: str, system: System, top_k: int | None = None) -> list[Neighbor]:
-    text = clean_query(query)
+def _search(query: str | Sample, system: System, top_k: int | None = None) -> list[Neighbor]:
+    """The `top_k` images nearest to a text, or to a sample."""
     system.db_manager.refresh()
+    if isinstance(query, Sample):
+        return search_by_image(query, system, embed_images(system), top_k)
     # The text model alone: a search by text must not wait for a download of the others.
     refs = model_refs(system.dataset_loader.mode)
     text_model = system.located(config.CAPTION_EMBEDDING_DB, refs.text)
-    return search_by_text(text, system, text_model, top_k)
-
-
-def _search_image(query: Sample, system: System, top_k: int | None = None) -> list[Neighbor]:
-    system.db_manager.refresh()
-    return search_by_image(query, system, embed_images(system), top_k)
+    return search_by_text(query, system, text_model, top_k)
 
 
 # --- The models -----------------------------------------------------------------------------------
@@ -284,27 +289,24 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
 
     What fails is named at the end, with status 1.
     """
-    fixed = fix_pool(system, recaption)
     samples = system.dataset_loader.get_experiment_data()
-    outcome = _run_over(paths or samples, system, fixed, output.print_result if paths else None)
+    outcome = _run_over(paths or samples, system, recaption, output.print_result if paths else None)
     output.print_gallery(system.dataset_loader)
     kind = "images" if paths else "experiments"
     rows = list(outcome.rows.values()) if paths else outcome.of(samples)
     origin = made_with(system.dataset_loader, _locate_models(system))
-    path = save_summary(kind, origin, fixed.run, rows, outcome.failures, outcome.seconds)
+    path = save_summary(kind, origin, outcome.run, rows, outcome.failures, outcome.seconds)
     print(printable(f"{outcome.summary_text(kind)} Summary: {path}"))
     return output.report_failures(outcome.failures_text())
 
 
 def _search_command(arguments: Namespace) -> int:
-    # A file that cannot be read is reported before the dataset is opened and models are loaded.
-    image = None if arguments.image is None else own_sample(arguments.image)
-    system = open_system(image is not None, **flags.repairs(arguments))
+    # What cannot be searched for is reported before the dataset is opened and models are loaded.
+    by_image = arguments.image is not None
+    query = own_sample(arguments.image) if by_image else clean_query(arguments.query)
+    system = open_system(by_image, **flags.repairs(arguments))
     with system.db_manager:
-        if image is None:
-            output.print_neighbors(_search_text(arguments.query, system))
-        else:
-            output.print_neighbors(_search_image(image, system))
+        output.print_neighbors(_search(query, system))
     return 0
 
 

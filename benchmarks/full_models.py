@@ -42,8 +42,8 @@ def smolvlm_256m(folder: Path) -> ModelRef:
     text = {
         "model_type": "llama", "vocab_size": 49280, "hidden_size": 576, "intermediate_size": 1536,
         "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-        "max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": identity("<|im_start|>"),
-        "eos_token_id": identity(extra[-1]),
+        "max_position_embeddings": 8192, "pad_token_id": 0, "eos_token_id": identity(extra[-1]),
+        "bos_token_id": identity("<|im_start|>"), "tie_word_embeddings": True,
     }  # fmt: skip
     vision = {
         "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
@@ -52,7 +52,7 @@ def smolvlm_256m(folder: Path) -> ModelRef:
     model = Idefics3ForConditionalGeneration(
         Idefics3Config(
             text_config=text, vision_config=vision, image_token_id=identity("<image>"),
-            scale_factor=4, pad_token_id=0, tie_word_embeddings=True,
+            scale_factor=4, tie_word_embeddings=True,
         )
     )  # fmt: skip
     model.generation_config.pad_token_id = 0
@@ -71,5 +71,3 @@ def _saved(folder: Path, model: Any, processor: Any) -> ModelRef:
         model.eval().save_pretrained(folder)
         processor.save_pretrained(folder)
     return locate(ModelRef(str(folder), str(folder), local=True))
-
-

@@ -23,7 +23,7 @@ from caption_embedder import CaptionEmbedder
 from experiments.identity import settings_of_former_names, short_hash
 from experiments.progress import CaptionRow, Progress
 from experiments.scores import Scorer
-from image_embedder import ImageEmbedder
+from image_embedder import EmbeddedImages
 from prompt_generator import build_prompt, context_captions
 from similarity_search import Pool
 from support.batches import batches
@@ -46,7 +46,7 @@ Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions tha
 class Pipeline:
     """The loaded models, and where neighbors are found."""
 
-    image_embedder: ImageEmbedder
+    images: EmbeddedImages
     captioner: Captioner
     caption_embedder: CaptionEmbedder
     pool: Pool  # original captions only
@@ -90,7 +90,7 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
     for arm in arms:
         _caption_arm(arm, samples, contexts[arm], pipeline, progress)
     rows = {arm: progress.rows(arm, samples) for arm in arms}
-    models = pipeline.image_embedder, pipeline.caption_embedder
+    models = pipeline.images.embedder, pipeline.caption_embedder
     scorer = Scorer(samples, vectors, *models, pipeline.extra)
     outcome = {
         **pipeline.made_with,
@@ -134,7 +134,7 @@ def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
     """(N, D) float32 unit rows of the samples' images, decoded a batch at a time."""
     parts = []
     for batch in batches(samples, config.IMAGE_BATCH_SIZE, "Embedding images", "image"):
-        parts.append(pipeline.image_embedder.embed([sample.image for sample in batch]))
+        parts.append(pipeline.images.embed(batch))
     return np.concatenate(parts)
 
 

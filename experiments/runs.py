@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 import config
 from db_manager import DatabaseManager
 from experiments.finished import FinishedImages
-from experiments.results import summary_row
+from experiments.results import Clock, summary_row
 from support.batches import batches
 from support.errors import DatabaseError, HubError, ImageError, MemoryShortage, SettingError
 from support.log import log
-from support.records import Sample
+from support.records import Neighbor, Sample
 from support.result import Result, SummaryRow
 from support.sources.own import own_sample
 from support.storage.lock import runner_number
@@ -21,10 +25,22 @@ from support.storage.lock import runner_number
 Item = Sample | Path
 
 
+class Prepared(NamedTuple):
+    """A batch of images, ready for the VLM."""
+
+    samples: Sequence[Sample]
+    images: Sequence[Image.Image]
+    vectors: np.ndarray  # (B, D)
+    neighbors: Sequence[Sequence[Neighbor]]
+    prompts: Sequence[str]
+    clock: Clock
+
+
 class Work(NamedTuple):
     """How a run captions, and what becomes of a result."""
 
-    caption: Callable[[Sequence[Sample]], Sequence[Result]]  # a batch: stages 3 to 7
+    prepare: Callable[[Sequence[Sample]], Prepared]  # a batch: stages 3 and 4
+    caption: Callable[[Prepared], Sequence[Result]]  # stages 5 to 7
     show: Callable[[Result], None] | None = None  # each new result
 
 
@@ -32,6 +48,7 @@ class Work(NamedTuple):
 class Outcome:
     """What has become of the images of a run; results stay on disk."""
 
+    run: str
     rows: dict[str, SummaryRow] = field(default_factory=dict)  # by content hash
     failures: dict[str, str] = field(default_factory=dict)  # label -> reason
     earlier: int = 0  # finished before, or by another program
@@ -64,16 +81,18 @@ def caption_all(
 ) -> Outcome:
     """Captions those of `items`, samples or files, that the run named `run` has not finished.
 
-    In batches of config.VLM_BATCH_SIZE. What another program at the same run finishes meanwhile is
-    not captioned again.
+    In batches of config.VLM_BATCH_SIZE, the next of which is prepared while one is captioned. What
+    another program at the same run finishes meanwhile is not captioned again.
     """
     start, size = time.monotonic(), config.VLM_BATCH_SIZE
-    runner = _Runner(FinishedImages(run, db_manager), db_manager, work)
-    with runner_number(db_manager.folder) as number:
-        for some in batches(_in_order(items, number), size, "Captioning", "image"):
-            runner.take(some)
-            runner.caption_waiting(at_least=size)
-        runner.caption_waiting(at_least=1)
+    runner = _Runner(run, db_manager, work)
+    with runner_number(db_manager.folder) as number, runner:
+        items = _in_order(items, number)
+        runner.take(items[:size])
+        for taken, _ in enumerate(batches(items, size, "Captioning", "image"), 1):
+            following = items[taken * size : (taken + 1) * size]
+            runner.take(following)
+            runner.caption_waiting(at_least=size + len(following) if following else 1)
     runner.outcome.seconds = time.monotonic() - start
     if runner.outcome.copies:
         copies = runner.outcome.copies
@@ -95,13 +114,21 @@ def _in_order(items: Sequence[Item], number: int) -> Sequence[Item]:
 class _Runner:
     """Takes images, and captions in batches what is not finished."""
 
-    def __init__(self, finished: FinishedImages, db_manager: DatabaseManager, work: Work):
-        self.outcome = Outcome()
-        self._finished = finished
+    def __init__(self, run: str, db_manager: DatabaseManager, work: Work):
+        self.outcome = Outcome(run)
+        self._finished = FinishedImages(run, db_manager)
         self._db_manager = db_manager
         self._work = work
         self._seen: set[str] = set()  # content hashes
         self._waiting: list[Sample] = []
+        self._thread = ThreadPoolExecutor(1)  # prepares the next batch
+        self._ahead: tuple[list[Sample], Future[Prepared] | None] = [], None
+
+    def __enter__(self) -> "_Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     def take(self, items: Sequence[Item]) -> None:
         """Puts those of `items` in line that are neither finished nor copies of others."""
@@ -119,13 +146,13 @@ class _Runner:
         self._drop_finished()
 
     def caption_waiting(self, at_least: int) -> None:
-        """Captions the first batch in line, if there are `at_least` so many images."""
-        if len(self._waiting) >= at_least:
+        """Captions the images in line, as long as there are `at_least` so many."""
+        while len(self._waiting) >= at_least:
             self._db_manager.refresh()
             self._drop_finished()
-            batch = self._waiting[: config.VLM_BATCH_SIZE]
-            self._waiting = self._waiting[len(batch) :]
-            self._caption(batch)
+            size = config.VLM_BATCH_SIZE
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            self._caption(batch, self._waiting[:size])
 
     def _drop_finished(self) -> None:
         waiting, done = [], []
@@ -140,12 +167,13 @@ class _Runner:
         self.outcome.earlier += len(done)
         self._db_manager.record_paths([sample for sample in done if sample.role == "own"])
 
-    def _caption(self, batch: Sequence[Sample]) -> None:
-        """Captions a batch; if one image fails, each is captioned alone."""
+    def _caption(self, batch: list[Sample], following: Sequence[Sample] = ()) -> None:
+        """Captions a batch while `following` is prepared; if one image fails, each alone."""
         if not batch:
             return
         try:
-            results = self._work.caption(batch)
+            prepared = self._prepared(batch, list(following))
+            results = self._work.caption(prepared)
         except (DatabaseError, HubError, MemoryShortage, SettingError):
             raise  # no other image would fare better
         except Exception as error:  # whatever one image causes is reported at the end
@@ -160,3 +188,12 @@ class _Runner:
                 self.outcome.rows[sample.content_hash] = summary_row(result, path)
                 if self._work.show is not None:
                     self._work.show(result)
+
+    def _prepared(self, batch: list[Sample], following: list[Sample]) -> Prepared:
+        """`batch`, prepared meanwhile if it is the one that was expected."""
+        expected, coming = self._ahead
+        if following:
+            self._ahead = following, self._thread.submit(self._work.prepare, following)
+        if coming is not None and expected == batch:
+            return coming.result()
+        return self._work.prepare(batch)

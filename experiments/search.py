@@ -45,6 +45,6 @@ def search_by_image(
     query: Sample, system: System, images: EmbeddedImages, top_k: int | None = None
 ) -> list[Neighbor]:
     """The `top_k` images that look most like `query`, without itself."""
-    vector = images.embedder.embed([query.image])[0]
+    vector = images.embed([query])[0]
     pool = system.pool(images.vectors, generated=True)
     return pool.neighbors(vector, query.content_hash, top_k)

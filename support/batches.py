@@ -1,6 +1,7 @@
 """The loop over batches, with its progress bar."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -8,6 +9,7 @@ from tqdm import tqdm
 import config
 
 Item = TypeVar("Item")
+Output = TypeVar("Output")
 _shown: list[tqdm] = []  # the bars of loops that are running
 
 
@@ -30,3 +32,27 @@ def batches(
                 bar.update(len(batch))
         finally:
             _shown.remove(bar)
+
+
+def batches_read(
+    items: Sequence[Item],
+    size: int,
+    description: str,
+    unit: str,
+    read: Callable[[Sequence[Item]], Output],
+    ahead: bool,
+) -> Iterator[Output]:
+    """`read(batch)` for `batches`; `ahead`: while the caller works on the one before.
+
+    That is worth it where the caller's work is done elsewhere, on a GPU say. On a CPU that is busy
+    with one batch, reading the next one only takes turns with it.
+    """
+    if not ahead:
+        yield from map(read, batches(items, size, description, unit))
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read, items[:size])
+        for start, _ in enumerate(batches(items, size, description, unit), 1):
+            following = items[start * size : (start + 1) * size]
+            current, coming = coming, thread.submit(read, following)
+            yield current.result()

@@ -49,7 +49,8 @@ class Sample(Mapping[str, Any]):
 
     content_hash: str  # SHA-256 of the file's bytes (of the RGB pixels for a PIL image)
     label: str  # path or dataset row, for people
-    open_image: Callable[[], Image.Image] = field(repr=False, compare=False)  # RGB, or ImageError
+    # RGB, or ImageError; with a number, as small as a model that sees so many pixels wants it.
+    open_image: Callable[..., Image.Image] = field(repr=False, compare=False)
     captions: tuple[str, ...] = ()
     original_index: int | None = None  # row in the dataset; None for a user's own image
     role: str = "own"  # "training", "experiment" or "own"
@@ -58,6 +59,10 @@ class Sample(Mapping[str, Any]):
     @property
     def image(self) -> Image.Image:
         return self.open_image()
+
+    def image_for(self, seen: int | None) -> Image.Image:
+        """The image for a model that sees `seen` pixels of its shorter side; None: any model."""
+        return self.open_image() if seen is None else self.open_image(seen)
 
     @property
     def caption(self) -> str | None:

@@ -4,6 +4,7 @@ import os
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_a_jpeg_truncated_anywhere_is_never_half_a_picture(scratch):
 def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(
     settings, tmp_path, scratch, caplog
 ):
-    from image_embedder import embed_gallery
+    from image_embedder import EmbeddedImages, embed_gallery
 
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -119,12 +120,18 @@ def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(
     loader = load_and_split_dataset()
 
     class Embedder:
-        def embed(self, images):
-            return np.array([np.asarray(image.resize((2, 2))).mean() for image in images])
+        device = "cpu"
+
+        def pixels(self, image):
+            return np.asarray(image.resize((2, 2))).mean()
+
+        def embed_pixels(self, pixels):
+            return np.array(pixels)
 
     saved = {}
     samples = [*loader.get_experiment_data(), *loader.get_training_data()]
-    skipped = embed_gallery(samples, Embedder(), saved.update)
+    images = EmbeddedImages(Embedder(), SimpleNamespace(decoded_for=16))
+    skipped = embed_gallery(samples, images, saved.update)
     number = {sample.content_hash: sample.original_index for sample in samples}
     assert all(sample.caption == f"number {sample.original_index}" for sample in samples)
     assert {number[key] for key in saved} == set(range(1000)) - places

@@ -16,7 +16,7 @@ STAGES = {  # what runs when the signal comes
     "data preparation": ("dataset_loader", "_merge_copies"),
     "opening the databases": ("support.storage.snapshot:Snapshot", "refresh"),
     "first update": ("support.storage.journal:Journal", "append"),
-    "image embedding": ("image_embedder:ImageEmbedder", "embed"),
+    "image embedding": ("image_embedder:ImageEmbedder", "embed_pixels"),
     "similarity search": ("similarity_search:Pool", "neighbors"),
     "prompt": ("prompt_generator", "build_prompt"),
     "captioning": ("vlm_captioner:Captioner", "_caption_batch"),

@@ -162,11 +162,11 @@ def test_only_new_images_are_embedded(tiny_settings, photos, monkeypatch):
     import image_embedder
 
     counts = []
-    embed = image_embedder.ImageEmbedder.embed
+    embed = image_embedder.ImageEmbedder.embed_pixels
     monkeypatch.setattr(
         image_embedder.ImageEmbedder,
-        "embed",
-        lambda self, images: counts.append(len(images)) or embed(self, images),
+        "embed_pixels",
+        lambda self, pixels: counts.append(len(pixels)) or embed(self, pixels),
     )
     initialize_system()[1].close()
     initialize_system()[1].close()
@@ -182,15 +182,15 @@ def test_an_interrupted_embedding_goes_on_where_it_was(tiny_settings, monkeypatc
     import image_embedder
 
     tiny_settings.IMAGE_BATCH_SIZE = 2
-    embed, calls = image_embedder.ImageEmbedder.embed, []
+    embed, calls = image_embedder.ImageEmbedder.embed_pixels, []
 
-    def interrupted(self, images):
-        calls.append(len(images))
+    def interrupted(self, pixels):
+        calls.append(len(pixels))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return embed(self, images)
+        return embed(self, pixels)
 
-    monkeypatch.setattr(image_embedder.ImageEmbedder, "embed", interrupted)
+    monkeypatch.setattr(image_embedder.ImageEmbedder, "embed_pixels", interrupted)
     with pytest.raises(KeyboardInterrupt):
         initialize_system()
     initialize_system()

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import main
 from experiments import identity
-from experiments.runs import Work, _in_order, caption_all
+from experiments.runs import _in_order
 from experiments.system import System
-from main import (
-    _locate_models,
-    caption_image,
-    fix_pool,
-    initialize_system,
-    run_all_experiments,
-    run_stages,
-)
+from main import _locate_models, caption_image, initialize_system, run_all_experiments
 from support.errors import DatabaseError, MemoryShortage
 from support.settings import FIRST_DEFAULTS, caption_settings, changed_settings
 from support.storage.lock import runner_number
@@ -230,10 +224,7 @@ def test_a_photo_captioned_at_its_new_place_is_known_there(tiny_settings, own):
 
 
 def test_a_run_keeps_little_of_each_result_in_memory(tiny_settings, own):
-    system = System(*initialize_system())
-    fixed = fix_pool(system)
-    work = Work(lambda batch: run_stages(batch, system, fixed.pool, fixed.run))
-    outcome = caption_all(sorted(own.iterdir()), fixed.run, system.db_manager, work)
+    outcome = main._run_over(sorted(own.iterdir()), initialize_system(), False)
     assert len(outcome.rows) == 5
     assert max(len(json.dumps(row)) for row in outcome.rows.values()) < 1000
 

@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.log": ("support.text",),
     "support.terminal": (),
     "support.search": (),
+    "support.threads": (),
     "support.text": (),
     "support.result": (),
     "support.paths": (),

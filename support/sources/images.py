@@ -1,8 +1,10 @@
 """Images decoded to RGB, whatever their files hold."""
 
 import io
+import math
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from support.errors import ImageError
 from support.sources.files import open_file, refuse_large
-from support.sources.limits import prepare, refuse_large_webp
+from support.sources.limits import decoding_bytes, prepare, refuse_large_webp
 from support.sources.pixels import full_scale, in_blocks, is_deep, on_white, to_8_bit
 
 # Pillow's names of the formats of photos: some of its other readers start programs (EPS).
@@ -32,6 +34,9 @@ IMAGE_FORMATS = (
     "AVIF",
 )
 MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory of a large photo
+REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
+SPARE = 3  # and is decoded to no less than so many, before it is reduced
+LARGE_BYTES = 256 * 2**20  # of memory to decode; such images are decoded one at a time
 LARGE_SIDE = 4 * MAX_SIDE  # pixels; from here on, transparent images are not copied as a whole
 # Pillow's modes that are shrunk as they are; to shrink transparent ones takes a copy.
 PLAIN_MODES = ("L", "RGB", "CMYK", "YCbCr")
@@ -40,10 +45,10 @@ TIFF_WIDTH, TIFF_LENGTH = 256, 257  # tags
 
 
 # --- Opening --------------------------------------------------------------------------------------
-def decode_file(path: Path, label: str) -> Image.Image:
+def decode_file(path: Path, label: str, seen: int | None = None) -> Image.Image:
     """The image in a file, as `decode` gives it. Raises ImageError, naming `label`."""
     with open_file(path) as file:
-        return decode(file, label)
+        return decode(file, label, seen)
 
 
 def decode_image(data: bytes, label: str) -> Image.Image:
@@ -51,10 +56,12 @@ def decode_image(data: bytes, label: str) -> Image.Image:
     return decode(io.BytesIO(data), label)
 
 
-def decode(file: BufferedIOBase, label: str) -> Image.Image:
+def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.Image:
     """The image in an open file as RGB, upright, at most MAX_SIDE pixels wide and high.
 
-    Raises ImageError, naming `label`, also for a file or image too large for the memory.
+    For a model that sees `seen` pixels of the shorter side, a JPEG of many more is decoded small,
+    which is quicker: see `small_size`. Raises ImageError, naming `label`, also for a file or image
+    too large for the memory.
     """
     size = file.seek(0, os.SEEK_END)
     if not size:
@@ -62,18 +69,31 @@ def decode(file: BufferedIOBase, label: str) -> Image.Image:
     refuse_large(size, label)
     with decoding(label):
         image = _open(file, label)
-        prepare(image, MAX_SIDE, size, label)
-        if image.format == "TIFF":
-            _allocate(image)
-        return to_rgb(image)
+        with _turn_for(decoding_bytes(image, size)):
+            small = small_size(image, seen) if seen else None
+            prepare(image, SPARE * seen if seen and small else MAX_SIDE, size, label)
+            if image.format == "TIFF":
+                _allocate(image)
+            if small:
+                image = image.resize(small, Image.Resampling.BICUBIC)
+            return to_rgb(image)
+
+
+@contextmanager
+def _turn_for(needed: int) -> Iterator[None]:
+    """Lets one thread at a time decode an image that takes much memory."""
+    if needed < LARGE_BYTES:
+        yield
+        return
+    with _large_image:
+        yield
 
 
 @contextmanager
 def decoding(label: str) -> Iterator[None]:
     """Turns whatever a decoder raises into an ImageError that names `label`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warning of a bomb: the limit is ours
+        with _silence:
             yield
     except ImageError:
         raise
@@ -89,6 +109,68 @@ def decoding(label: str) -> Iterator[None]:
         raise ImageError(f"{label}: there is not enough memory to decode it") from error
     except Exception as error:  # decoders of hostile bytes raise nearly anything
         raise ImageError(f"{label}: the image is damaged: {error}") from error
+
+
+def small_size(image: Image.Image, seen: int) -> tuple[int, int] | None:
+    """Width and height to which an opened JPEG is reduced for a model that sees `seen` pixels.
+
+    Twice what the model's processor makes of the usual decoding, so that the processor, which cuts
+    off fractions of a pixel, sees the same part of the image. None where decoding it small would
+    gain nothing.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    least = _draft_scale(image.size, MAX_SIDE)
+    if _draft_scale(image.size, SPARE * seen) <= least:
+        return None
+    usual = _thumbnail_size(*(-(-side // least) for side in image.size))
+    shorter, longer = sorted(usual)
+    small = REDUCED * seen, REDUCED * int(seen * longer / shorter)
+    return small if usual[0] == shorter else small[::-1]
+
+
+def _thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """The size that Image.thumbnail gives an image of which both sides may have MAX_SIDE."""
+    if max(width, height) <= MAX_SIDE:
+        return width, height
+    aspect, upright = width / height, height >= width
+    exact = MAX_SIDE * aspect if upright else MAX_SIDE / aspect
+    sides = max(1, math.floor(exact)), math.ceil(exact)
+    if upright:
+        return min(sides, key=lambda side: abs(aspect - side / MAX_SIDE)), MAX_SIDE
+    return MAX_SIDE, min(sides, key=lambda side: abs(aspect - MAX_SIDE / side))
+
+
+def _draft_scale(size: tuple[int, int], side: float) -> int:
+    """How many times smaller a JPEG is decoded so that both sides keep `side` pixels."""
+    fits = min(size) // side
+    return max((scale for scale in (1, 2, 4, 8) if scale <= fits), default=1)
+
+
+class _Silence:
+    """Hides Pillow's warnings, as of a bomb: the limit is ours.
+
+    The filters belong to the process: the first thread sets them, the last one restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._before.__exit__(None, None, None)
 
 
 def _open(file: BufferedIOBase, label: str) -> Image.Image:
@@ -120,6 +202,9 @@ def _allocate(image: Image.Image) -> None:
     """Makes room for a TIFF's pixels, which its decoder would not do above MAX_IMAGE_PIXELS."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     image.im = Image.new(image.mode, (tags[TIFF_WIDTH], tags[TIFF_LENGTH])).im
+
+
+_silence, _large_image = _Silence(), threading.Lock()
 
 
 # --- To RGB ---------------------------------------------------------------------------------------

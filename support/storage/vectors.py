@@ -11,13 +11,14 @@ import pybase64
 
 from support.errors import DatabaseError
 from support.storage.damage import FORMAT_VERSION, damaged
-from support.storage.documents import Document, Header, Records, read_document
+from support.storage.documents import LARGEST_DIMENSION, Document, Header, Records, read_document
 from support.storage.journal import JOURNAL_NAME, Journal
 from support.storage.lines import OtherForm, RecordLines, open_lines, parse_keys
 from support.storage.strict_json import to_json
 from support.text import clean_text
 
 UNIT_TOLERANCE = 1e-3
+DECODED_FOR = "decoded_for"  # in the header
 
 
 class VectorTable(Document):
@@ -72,7 +73,19 @@ class VectorTable(Document):
         return {clean_text(key): encode_vector(vector) for key, vector in vectors.items()}
 
     def _adopt_header(self, header: Header) -> None:
-        pass  # everything in it has to fit, and is known
+        """Keeps what the file's images were decoded for: all other fields have to fit."""
+        self.header.pop(DECODED_FOR, None)
+        if DECODED_FOR in header:
+            self.header[DECODED_FOR] = header[DECODED_FOR]
+
+    @property
+    def decoded_for(self) -> int | None:
+        """The pixels that the model sees of an image's shorter side: `images.small_size`.
+
+        None for vectors of images decoded as for any model, as all were by version 0.1.
+        """
+        seen = self.header.get(DECODED_FOR)
+        return seen if type(seen) is int and 0 < seen < LARGEST_DIMENSION else None
 
     def _put(self, key: str, vector: np.ndarray) -> None:
         row = self.rows.setdefault(key, len(self.rows))
