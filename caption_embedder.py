@@ -117,7 +117,12 @@ def embed_each(
     embedder: CaptionEmbedder,
     save: Callable[[dict[str, np.ndarray]], None],
 ) -> None:
-    """Embeds `captions`, passing some batches at a time to `save` as {caption: (D,) vector}."""
+    """Embeds `captions`, passing some batches at a time to `save` as {caption: (D,) vector}.
+
+    The longest come first: a batch of equal lengths has little padding, and what does not fit the
+    memory is known at once.
+    """
     step = BATCHES_PER_SAVE * config.TEXT_BATCH_SIZE
-    for batch in batches(captions, step, "Embedding captions", "caption", least=2):
+    by_length = sorted(captions, key=len, reverse=True)
+    for batch in batches(by_length, step, "Embedding captions", "caption", least=2):
         save(dict(zip(batch, embedder.embed_captions(batch), strict=True)))

@@ -16,16 +16,23 @@ def absolute_path(path: str | Path) -> str:
 
 
 class RealPaths:
-    """Paths without links, of many files: the links of each folder are followed once."""
+    """Paths of many files without links, as they were when first looked at."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
+        self._folders: dict[str, str] = {}  # the links of each folder are followed once
+        self._found: dict[str, tuple[str, os.stat_result]] = {}
 
     def find(self, path: str) -> tuple[str, os.stat_result]:
         """The absolute path of a file, as `absolute_path` gives it, and the file's state.
 
         Raises OSError, and ValueError for what can be no path.
         """
+        found = self._found.get(path)
+        if found is None:
+            found = self._found[path] = self._look(path)
+        return found
+
+    def _look(self, path: str) -> tuple[str, os.stat_result]:
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)

@@ -27,7 +27,7 @@ class FolderSource:
         self._names = list(captions)
         self._captions = list(captions.values())
         self._known = known
-        _log_unlisted(self._folder, self._names)
+        _log_unlisted(self._folder, self._names, known.paths)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -46,9 +46,8 @@ class FolderSource:
         return open_inside(self._folder / self._names[row], [str(self._folder)])
 
 
-def _log_unlisted(folder: Path, names: Iterable[str]) -> None:
+def _log_unlisted(folder: Path, names: Iterable[str], paths: RealPaths) -> None:
     """Logs which images of `folder` no name leads to, and how many other files it holds."""
-    paths = RealPaths()
     listed = {_real_path(os.path.join(folder, name), paths) for name in names}  # noqa: PTH118
     files = files_below(folder)
     images = [file for file in files if is_image_name(file)]

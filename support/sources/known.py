@@ -48,12 +48,12 @@ class KnownHashes:
         self._path = path
         self._before = _read(path) if path and not verify else {}
         self._now: dict[str, Any] = {}  # what this run has looked at
-        self._paths = RealPaths()
+        self.paths = RealPaths()
 
     def of_file(self, path: str, roots: Sequence[str]) -> str:
         """The SHA-256 of the image file `path`. Raises as `open_inside` does."""
         try:
-            real, status = self._paths.find(path)
+            real, status = self.paths.find(path)
         except (OSError, ValueError):  # opening it says what is wrong
             real, status = path, None
         if status and not any(is_inside(real, root) for root in roots):

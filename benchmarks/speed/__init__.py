@@ -1,0 +1,1 @@
+"""How fast the program is beside its limits and its peers: `python -m benchmarks.speed`."""
