@@ -11,7 +11,7 @@ import config
 from support.errors import SettingError
 from support.records import Neighbor, Sample
 from support.search.growing import GrowingArray
-from support.search.nearest import exact_products, nearest_rows, nearest_values
+from support.search.nearest import exact_products, nearest_rows, nearest_values, ranks_within
 from support.search.words import WordIndex, words_of
 
 
@@ -87,8 +87,11 @@ def top_k(
     that, they depend on the machine) the lower of `indices` (M,) goes first. -inf is never
     returned; fewer candidates give fewer results. `k` is config.TOP_K_SIMILAR by default.
     """
-    near = nearest_values(similarities, checked_k(k))
-    return _ranked(near, similarities[near], indices[near], checked_k(k))
+    k = checked_k(k)
+    near = nearest_values(similarities, k)
+    rounded = np.round(similarities[near].astype(np.float64), 6)
+    order = np.lexsort((indices[near], -rounded))[:k]
+    return list(zip(near[order].tolist(), rounded[order].tolist(), strict=True))
 
 
 def checked_k(k: int | None) -> int:
@@ -97,15 +100,6 @@ def checked_k(k: int | None) -> int:
     if not isinstance(k, int) or k < 1:
         raise SettingError(f"TOP_K_SIMILAR (--top-k) is {k!r}; it must be a whole number from 1.")
     return k
-
-
-def _ranked(
-    places: np.ndarray, similarities: np.ndarray, indices: np.ndarray, k: int
-) -> list[tuple[int, float]]:
-    """The best `k` of `places` (C,) with their similarities to six decimals; ties by `indices`."""
-    rounded = np.round(similarities.astype(np.float64), 6)
-    order = np.lexsort((indices, -rounded))[:k]
-    return [(int(places[i]), float(rounded[i])) for i in order]
 
 
 # --- By image -------------------------------------------------------------------------------------
@@ -120,7 +114,7 @@ class Pool:
     matrix: np.ndarray  # (N, D) float32, unit rows
     visible: np.ndarray  # (N,) bool: which rows are found
     numbers: np.ndarray  # (N,) the databases' number of the image of each row
-    image_of: Callable[[int], Candidate]  # by row
+    neighbor: Callable[[int, float], Neighbor]  # of a row and its similarity
 
     @classmethod
     def of(cls, images: Iterable[Candidate], rows: Mapping[str, int], matrix: np.ndarray) -> "Pool":
@@ -129,7 +123,7 @@ class Pool:
         numbers, visible = np.zeros(len(matrix), np.int64), np.zeros(len(matrix), bool)
         numbers[list(by_row)] = [image.index for image in by_row.values()]
         visible[list(by_row)] = True
-        return cls(rows, matrix, visible, numbers, by_row.__getitem__)
+        return cls(rows, matrix, visible, numbers, lambda row, s: by_row[row].as_neighbor(s))
 
     def __len__(self) -> int:
         return int(self.visible.sum())
@@ -142,21 +136,22 @@ class Pool:
         `vectors` (B, D) are theirs. What is found does not depend on the batch.
         """
         keys = [sample.content_hash for sample in samples]
-        return [self._as_neighbors(found) for found in self._nearest(vectors, keys, k)]
+        found = self._nearest(vectors, keys, k)
+        return [[self.neighbor(row, value) for row, value in best] for best in found]
 
     def neighbors(
         self, query: np.ndarray, exclude: str | None = None, k: int | None = None
     ) -> list[Neighbor]:
         """The `k` images most like `query` (D,), best first; without the content hash `exclude`."""
         (found,) = self._nearest(query[None], [exclude], k)
-        return self._as_neighbors(found)
+        return [self.neighbor(row, similarity) for row, similarity in found]
 
     def least_similar(
         self, query: np.ndarray, exclude: str | None = None, k: int | None = None
     ) -> list[Neighbor]:
         """The `k` images least like `query` (D,), the least similar first."""
         (found,) = self._nearest(-query[None], [exclude], k)
-        return self._as_neighbors([(place, -similarity) for place, similarity in found])
+        return [self.neighbor(row, -similarity) for row, similarity in found]
 
     def at_random(
         self, query: np.ndarray, exclude: str | None, k: int, seed: int
@@ -164,8 +159,9 @@ class Pool:
         """`k` images drawn with `seed`."""
         allowed = self._in_order[self._in_order != self.rows.get(exclude or "", -1)]
         drawn = np.random.default_rng(seed).permutation(allowed)[:k]
-        similarities = exact_products(query, self.matrix, drawn)
-        return self._as_neighbors(list(zip(drawn.tolist(), similarities.tolist(), strict=True)))
+        similarities = exact_products(query[None], self.matrix, np.zeros_like(drawn), drawn)
+        found = zip(drawn.tolist(), similarities.tolist(), strict=True)
+        return [self.neighbor(row, similarity) for row, similarity in found]
 
     @cached_property
     def _hidden(self) -> np.ndarray:
@@ -178,20 +174,22 @@ class Pool:
         found = np.flatnonzero(self.visible)
         return found[np.argsort(self.numbers[found])]
 
-    def _as_neighbors(self, found: Sequence[tuple[int, float]]) -> list[Neighbor]:
-        return [self.image_of(row).as_neighbor(similarity) for row, similarity in found]
-
     def _nearest(
         self, queries: np.ndarray, exclude: Sequence[str | None], k: int | None
     ) -> list[list[tuple[int, float]]]:
-        """Row and similarity of the `k` images nearest to each of `queries` (B, D)."""
+        """Row and similarity of the `k` images nearest to each of `queries` (B, D), as `top_k`."""
         k = checked_k(k)
         excluded = np.array([self.rows.get(key or "", -1) for key in exclude])
-        near = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
-        return [self._best(*pair, k) for pair in zip(queries, near, strict=True)]
-
-    def _best(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
-        return _ranked(rows, exact_products(query, self.matrix, rows), self.numbers[rows], k)
+        which, rows = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
+        similarities = np.round(exact_products(queries, self.matrix, which, rows), 6)
+        order = np.lexsort((self.numbers[rows], -similarities, which))
+        order = order[ranks_within(which) < k]  # `which` is sorted, so it stays as it is
+        best: list[list[tuple[int, float]]] = [[] for _ in exclude]
+        for of, row, similarity in zip(
+            which[order].tolist(), rows[order].tolist(), similarities[order].tolist(), strict=True
+        ):
+            best[of].append((row, similarity))
+        return best
 
 
 # --- By text --------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from similarity_search import Candidate, CaptionPool, Pool, as_candidate, given_captions
+from similarity_search import CaptionPool, Pool, given_captions
+from support.records import Neighbor
 from support.search.growing import GrowingArray
 from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.vectors import VectorTable
@@ -48,15 +49,18 @@ class ImageIndex:
         """What may be found now; what this system captioned only where `generated` says so."""
         self._update()
         self._lent = True
-        records, kinds, vectors = self._records, self._kinds.values, self.changes.vectors
+        records, kinds = self._records, self._kinds.values
+        vectors, gallery = self.changes.vectors, self.changes.gallery
 
-        def image_of(row: int) -> Candidate:
+        def neighbor(row: int, similarity: float) -> Neighbor:
             key, record = records[row]
             assert record is not None
-            return as_candidate(key, record, self.changes.gallery)
+            captions, source = given_captions(key, record, gallery)
+            place = record["original_index"], source, record["image"]
+            return Neighbor(record["index"], similarity, tuple(captions), captions[0], *place)
 
         visible = kinds != HIDDEN if generated else kinds == ORIGINAL
-        return Pool(vectors.rows, vectors.matrix, visible, self._numbers.values, image_of)
+        return Pool(vectors.rows, vectors.matrix, visible, self._numbers.values, neighbor)
 
     def _update(self) -> None:
         vectors, known = self.changes.vectors, len(self._records)

@@ -33,7 +33,7 @@ def start(arguments: Namespace, folder: Path) -> Iterator[Line]:
         _wait_until_settled(photos)
         for dataset, work in (
             (photos, f"a folder of {PHOTOS:,} photos"),
-            (table, f"{ROWS:,} rows"),
+            (table, f"{ROWS:,} rows of parquet"),
         ):
             config.DATASET_NAME = str(dataset)
             _open()

@@ -3,7 +3,7 @@
 import numpy as np
 
 BLOCK = 4 * 2**20  # products held at once, 16 MB: large enough for a fast matrix product
-EXACT_AT_ONCE = 2**14  # rows that are copied in float64
+EXACT_AT_ONCE = 2**10  # rows that are copied in float64
 HITS = 2**20  # rows kept before those that others have outdone are dropped
 # More than float32 products of unit vectors differ between machines, and between sizes of a block.
 MARGIN = 4e-6
@@ -15,10 +15,11 @@ def nearest_rows(
     k: int,
     hidden: np.ndarray | None = None,
     excluded: np.ndarray | None = None,
-) -> list[np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """For each of `queries` (B, D) the rows of `matrix` (N, D) that may be its `k` nearest.
 
-    At least those, and few others: dot products of float32 unit vectors decide up to MARGIN.
+    (C,) numbers of queries, ascending, and (C,) rows: at least the nearest, and few others, because
+    dot products of float32 unit vectors decide up to MARGIN.
     `hidden` (H,) are rows that no query finds, `excluded` (B,) a row for each query, -1 for none.
     """
     hits = _Hits(len(queries), k)
@@ -63,11 +64,11 @@ class _Hits:
         if self._count > HITS:
             self._prune()
 
-    def rows(self) -> list[np.ndarray]:
-        """For each query its rows."""
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Queries and rows."""
         self._prune()
         queries, rows, _ = self._found[0]
-        return np.split(rows, np.searchsorted(queries, np.arange(1, len(self._limits))))
+        return queries, rows
 
     def _prune(self) -> None:
         """Keeps for each query the rows that may be among its k best."""
@@ -76,8 +77,7 @@ class _Hits:
         queries, rows, values = (np.concatenate(part) for part in parts)
         order = np.lexsort((-values, queries))
         queries, rows, values = queries[order], rows[order], values[order]
-        ranks = np.arange(len(queries)) - np.searchsorted(queries, queries)
-        kth = ranks == self._k - 1
+        kth = ranks_within(queries) == self._k - 1
         self._limits[queries[kth]] = values[kth]
         keep = values >= (self._limits - MARGIN)[queries]
         self._found = [(queries[keep], rows[keep], values[keep])]
@@ -92,13 +92,22 @@ def nearest_values(values: np.ndarray, k: int) -> np.ndarray:
     return np.flatnonzero(values > -np.inf)
 
 
-def exact_products(query: np.ndarray, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(C,) float64 dot products of `query` (D,) with the `rows` (C,) of `matrix` (N, D), float32.
+def ranks_within(groups: np.ndarray) -> np.ndarray:
+    """(C,) the place of each element among those of its group; `groups` (C,) is sorted."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
 
-    The same for a row whatever is computed beside it, to many more than six decimals.
+
+def exact_products(
+    queries: np.ndarray, matrix: np.ndarray, which: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """(C,) float64 dot products of the queries `which` (C,) with the `rows` (C,) of `matrix`.
+
+    `queries` (B, D) and `matrix` (N, D) are float32. The same for a pair whatever is computed
+    beside it, to many more than six decimals.
     """
-    products, query = np.empty(len(rows)), query.astype(np.float64)
+    products = np.empty(len(rows))
     for start in range(0, len(rows), EXACT_AT_ONCE):
         some = slice(start, start + EXACT_AT_ONCE)
-        products[some] = matrix[rows[some]].astype(np.float64) @ query
+        left = queries[which[some]].astype(np.float64)
+        products[some] = np.einsum("cd,cd->c", left, matrix[rows[some]].astype(np.float64))
     return products

@@ -51,9 +51,9 @@ def decode_file(path: Path, label: str, seen: int | None = None) -> Image.Image:
         return decode(file, label, seen)
 
 
-def decode_image(data: bytes, label: str) -> Image.Image:
+def decode_image(data: bytes, label: str, seen: int | None = None) -> Image.Image:
     """The image in `data`, as `decode` gives it. Raises ImageError, naming `label`."""
-    return decode(io.BytesIO(data), label)
+    return decode(io.BytesIO(data), label, seen)
 
 
 def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.Image:
