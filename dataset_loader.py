@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import config
 from support.errors import ImageError, SettingError
+from support.garbage import without_search_for_garbage
 from support.hub.names import resolve_names
 from support.log import log
 from support.records import ResolvedNames, Sample
@@ -82,8 +83,9 @@ def load_and_split_dataset(
     fetched; PipelineError for a table that is damaged.
     """
     names = names or resolve_names(pkgutil.resolve_name(DEMO))
-    source = open_source(names.dataset, known)
-    samples = _merge_copies(_read_samples(source), names.dataset)
+    with without_search_for_garbage():
+        source = open_source(names.dataset, known)
+        samples = _merge_copies(_read_samples(source), names.dataset)
     ranked = sorted(samples, key=lambda sample: _rank(sample.content_hash))[: config.TOTAL_SAMPLES]
     if len(ranked) <= config.EXPERIMENT_SAMPLES:
         raise SettingError(_too_small(len(ranked), names.dataset))

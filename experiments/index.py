@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from similarity_search import CaptionPool, Pool, given_captions
+from support.garbage import without_search_for_garbage
 from support.records import Neighbor
 from support.search.growing import GrowingArray
 from support.storage.captions import CaptionRecord, CaptionTable
@@ -69,7 +70,8 @@ class ImageIndex:
             self._keep_what_was_lent()
             for row, look in zip(changed, self._look_at(changed), strict=True):
                 self._records[row], self._kinds.values[row], self._numbers.values[row] = look
-        added = list(self._look_at(range(known, len(vectors))))
+        with without_search_for_garbage():
+            added = list(self._look_at(range(known, len(vectors))))
         self._records += [record for record, _, _ in added]
         self._kinds.extend([kind for _, kind, _ in added])
         self._numbers.extend([number for _, _, number in added])
@@ -112,4 +114,5 @@ class CaptionIndex:
 
     def _build(self) -> CaptionPool:
         changes = self.changes
-        return CaptionPool(changes.captions.records, changes.gallery, changes.vectors.rows)
+        with without_search_for_garbage():
+            return CaptionPool(changes.captions.records, changes.gallery, changes.vectors.rows)

@@ -274,3 +274,50 @@ def test_the_largest_that_is_read_takes_less_than_1_5_gigabytes(tmp_path, peak, 
     used = peak(tmp_path / f"a.{extension}")
     print(f"{name}: peak {used / 1e6:,.0f} MB")
     assert used.refused == "" and used < 1.5e9
+
+
+# --- Many at once ---------------------------------------------------------------------------------
+FOLDER_MEMORY = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+import config
+from image_embedder import EmbeddedImages, embed_gallery
+from support.sources import own
+from support import threads
+config.SHOW_PROGRESS = False
+threads.os.cpu_count = lambda: 8
+class Model:
+    device = "cpu"
+    def pixels(self, image):
+        return np.asarray(image.resize((8, 8)), np.float32).ravel()[:4]
+    def embed_pixels(self, pixels):
+        return np.stack(pixels)
+images = EmbeddedImages(Model(), SimpleNamespace(decoded_for=224))
+samples = [own.own_sample(path) for path in sorted(Path(sys.argv[1]).iterdir())]
+saved = {}
+assert embed_gallery(samples, images, saved.update) == {} and len(saved) == len(samples)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024)
+"""
+
+
+@measured
+@pytest.mark.long
+def test_a_folder_of_huge_photos_takes_the_memory_of_one(tmp_path):
+    """Eight threads, but one image of 100 megapixels at a time."""
+
+    def peak_of(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            row = bytes([number, 2, 3]) * 10_000
+            (folder / f"{number}.png").write_bytes(png((10_000, 10_000), 8, 2, row))
+        command = [sys.executable, "-c", FOLDER_MEMORY, str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    one, six = peak_of(1), peak_of(6)
+    assert one > 400e6  # 400 MB of pixels
+    assert six < one + 150e6

@@ -7,6 +7,8 @@ the real sizes are made on the spot, in a temporary folder of up to 12 GB.
 import argparse
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,15 +49,31 @@ def main() -> None:
     if arguments.parts == ["growth"]:
         growth.draw(arguments.largest)
         return
+    if len(arguments.parts) == 1:
+        with tempfile.TemporaryDirectory() as folder:
+            for line in PARTS[arguments.parts[0]](arguments, Path(folder)):
+                print(line.markdown(), flush=True)
+        return
     lines = [_machine(), "", HEADER]
     print("\n".join(lines), flush=True)
     for part in arguments.parts or PARTS:
-        with tempfile.TemporaryDirectory() as folder:
-            for line in PARTS[part](arguments, Path(folder)):
-                lines.append(line.markdown())
-                print(lines[-1], flush=True)
+        lines += _in_its_own_process(part, arguments)
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n")
+
+
+def _in_its_own_process(part: str, arguments: argparse.Namespace) -> list[str]:
+    """The lines of a part, printed as they come: no part inherits the memory of another."""
+    words = [sys.executable, "-m", "benchmarks.speed", part, f"--largest={arguments.largest}"]
+    words += [f"--photos={arguments.photos}"] if arguments.photos else []
+    lines = []
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines += [line.rstrip("\n")] if line.startswith("|") else []
+    if process.returncode:
+        sys.exit(f"{part} failed")
+    return lines
 
 
 def _machine() -> str:

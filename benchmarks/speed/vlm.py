@@ -18,7 +18,7 @@ from similarity_search import Candidate, Pool
 from support.sources.own import own_sample
 from vlm_captioner import Captioner, generation_settings, load_captioner
 
-BATCH, BATCHES, TOKENS = 8, 3, 30
+BATCH, BATCHES, TOKENS = 8, 2, 30
 
 
 def vlm(arguments: Namespace, folder: Path) -> Iterator[Line]:

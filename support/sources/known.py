@@ -59,7 +59,7 @@ class KnownHashes:
         if status and not any(is_inside(real, root) for root in roots):
             raise OutsideFolderError(path if path == real else f"{path} ({real})")
         known = self._before.get(real)
-        if status and known and known[:-1] == [*Stamp.of(status)]:
+        if status and known and _is_unchanged(known, status):
             self._now[real] = known
             return known[-1]
         with open_inside(Path(path), roots) as file:
@@ -91,6 +91,11 @@ class KnownHashes:
             remove_leftovers(self._path)
         content = {"format_version": FORMAT_VERSION, "known": self._now}
         replace_file(self._path, [to_json(content) + "\n"])
+
+
+def _is_unchanged(known: list, status: os.stat_result) -> bool:
+    size, modified, changed = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return known[0] == size and known[1] == modified and known[2] == changed
 
 
 def digest_of(file: BufferedIOBase) -> str:

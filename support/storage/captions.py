@@ -11,11 +11,11 @@ from support.storage.strict_json import to_json
 
 LARGEST_INDEX = 2**53  # beyond it, programs that read JSON numbers as floats would confuse two
 CaptionRecord = dict[str, Any]  # index, image, original_index, captions, generated
-CAPTION_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "index": int,
-    "image": str,
+CAPTION_FIELDS: dict[str, tuple[type, ...]] = {
+    "index": (int,),
+    "image": (str,),
     "original_index": (int, type(None)),
-    "captions": list,
+    "captions": (list,),
     "generated": (dict, type(None)),
 }
 
@@ -108,14 +108,16 @@ class CaptionTable(Document):
 
 def check_caption_record(key: str, record: Any) -> None:
     """Raises ValueError for a record that is not one of captions.json."""
-    if not isinstance(record, dict) or set(record) != set(CAPTION_FIELDS):
+    if not isinstance(record, dict) or record.keys() != CAPTION_FIELDS.keys():
         raise ValueError(f"record {key[:80]!r} has not the fields {sorted(CAPTION_FIELDS)}")
-    for name, kind in CAPTION_FIELDS.items():
-        if not isinstance(record[name], kind) or isinstance(record[name], bool):
+    for name, kinds in CAPTION_FIELDS.items():
+        if type(record[name]) not in kinds:
             raise ValueError(f"record {key[:80]!r} has a wrong {name}")
     if not 0 <= record["index"] < LARGEST_INDEX:
         raise ValueError(f"record {key[:80]!r} has the index {record['index']}")
-    generated = record["generated"] or {"caption": ""}
-    captions = (*record["captions"], generated.get("caption"))
-    if not all(isinstance(caption, str) for caption in captions):
-        raise ValueError(f"record {key[:80]!r} has a caption that is no text")
+    captions = record["captions"]
+    if record["generated"]:
+        captions = [*captions, record["generated"].get("caption")]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise ValueError(f"record {key[:80]!r} has a caption that is no text")

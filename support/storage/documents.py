@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from support.errors import DatabaseError
+from support.garbage import without_search_for_garbage
 from support.storage.damage import FORMAT_VERSION, check_format, damaged
 from support.storage.errors import open_regular, read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
@@ -58,11 +59,12 @@ class Document(ABC):
 
         Raises DatabaseError, with a copy kept, for a damaged one.
         """
-        if not self.path.exists():
-            self._adopt_header({})
-            self._replace_records({})
-        elif not self._load_by_line():
-            self._load_whole()
+        with without_search_for_garbage():
+            if not self.path.exists():
+                self._adopt_header({})
+                self._replace_records({})
+            elif not self._load_by_line():
+                self._load_whole()
 
     def _load_by_line(self) -> bool:
         """Reads a file that is undamaged, fits, and is laid out as `save` does; whether it is."""

@@ -11,6 +11,7 @@ from support.storage.errors import open_regular, unreadable
 from support.storage.strict_json import parse_json
 
 OPENING, HEADER, RECORDS, CLOSING = b"{\n", b'"header": ', b'"records": {\n', b"}\n}\n"
+END = b",\n"  # of a record's line; the last one's is put there
 LINES_AT_ONCE = 4096
 
 
@@ -19,7 +20,7 @@ class OtherForm(ValueError):
 
 
 class RecordLines(NamedTuple):
-    """A document's header, and its records as lines without the commas between them."""
+    """A document's header, and its records as lines, each with END."""
 
     header: dict[str, Any]
     blocks: Iterator[list[bytes]]
@@ -53,17 +54,20 @@ def _blocks(file: Any, count: int) -> Iterator[list[bytes]]:
     while left:
         lines = list(islice(file, min(left, LINES_AT_ONCE)))
         left -= len(lines)
-        last = [] if left or not lines else [lines.pop()]
-        if not (lines or last) or not all(line.endswith(b",\n") for line in lines):
-            raise OtherForm("fewer or other lines than the header counts")
-        yield [line[:-2] for line in lines] + [line[:-1] for line in last]
+        if not lines:
+            raise OtherForm("fewer lines than the header counts")
+        if not left:
+            lines[-1] = lines[-1][:-1] + END
+        if [line[-2:] for line in lines].count(END) < len(lines):
+            raise OtherForm("a line that is no record")
+        yield lines
     if file.read() != (CLOSING if count else b"\n" + CLOSING):
         raise OtherForm("more lines than the header counts")
 
 
 def parse_records(lines: list[bytes]) -> dict[str, Any]:
     """The records on some lines. Raises OtherForm where a line is none, or two have one key."""
-    records = parse_json(b"{" + b",".join(lines) + b"}")
+    records = parse_json(b"{" + b"".join(lines)[: -len(END)] + b"}")
     if len(records) != len(lines):
         raise OtherForm("a line holds no record, or two have one key")
     return records

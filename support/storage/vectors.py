@@ -1,6 +1,7 @@
 """image_embeddings.json and caption_embeddings.json: unit vectors as base64 of float32."""
 
 import binascii
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.errors import DatabaseError
 from support.storage.damage import FORMAT_VERSION, damaged
 from support.storage.documents import LARGEST_DIMENSION, Document, Header, Records, read_document
 from support.storage.journal import JOURNAL_NAME, Journal
-from support.storage.lines import OtherForm, RecordLines, open_lines, parse_keys
+from support.storage.lines import END, OtherForm, RecordLines, open_lines, parse_keys
 from support.storage.strict_json import to_json
 from support.text import clean_text
 
@@ -110,9 +111,7 @@ class VectorTable(Document):
         matrix = _room_for(count, self.dimension)
         keys: list[str] = []
         for block in lines.blocks:
-            found, rows = _parse_lines(block, self.dimension)
-            matrix[len(keys) : len(keys) + len(rows)] = rows
-            keys += found
+            keys += _parse_lines(block, matrix[len(keys) : len(keys) + len(block)])
         self._replace(keys, matrix)
         if len(self) != count:
             raise ValueError("two records have one key")
@@ -179,20 +178,23 @@ def _are_unit(vectors: np.ndarray) -> np.ndarray:
         return np.abs(np.sqrt(squares) - 1) < UNIT_TOLERANCE  # False for NaN
 
 
-def _parse_lines(lines: list[bytes], dimension: int) -> tuple[list[str], np.ndarray]:
-    """Keys and unit rows (N, D) of the lines `"key": "base64"`. Raises ValueError for others."""
-    length = 4 * -(-4 * dimension // 3)  # of base64
-    heads, texts = [], []
-    for line in lines:
-        end = len(line) - length - 1
-        if line[end - 3 : end] != b': "' or line[-1:] != b'"':
+def _parse_lines(lines: list[bytes], rows: np.ndarray) -> list[str]:
+    """The keys of lines `"key": "base64"`, whose unit vectors are written into `rows` (N, D).
+
+    Raises ValueError for other lines.
+    """
+    width = 4 * rows.shape[1]
+    length, end = 4 * -(-width // 3), len(END) + 1  # of base64; of what follows it
+    heads, values = [], rows.data.cast("B")
+    for number, line in enumerate(lines):
+        start = len(line) - length - end
+        if line[start - 3 : start] != b': "' or line[-end:] != b'"' + END:
             raise OtherForm("a line holds no vector of this length")
-        heads.append(line[: end - 3])
-        texts.append(line[end:-1])
-    parts = [pybase64.b64decode(text, validate=True) for text in texts]
-    if any(len(part) != 4 * dimension for part in parts):
-        raise OtherForm("a line holds no vector of this length")
-    vectors = np.frombuffer(b"".join(parts), "<f4").reshape(len(lines), dimension)
-    if not _are_unit(vectors).all():
+        heads.append(line[: start - 3])
+        vector = pybase64.b64decode(line[start:-end], validate=True)
+        values[number * width : (number + 1) * width] = vector  # ValueError for another length
+    if sys.byteorder == "big":
+        rows.byteswap(inplace=True)
+    if not _are_unit(rows).all():
         raise OtherForm("not unit vectors")
-    return parse_keys(heads), vectors
+    return parse_keys(heads)
