@@ -4,7 +4,6 @@ import numpy as np
 
 BLOCK = 4 * 2**20  # products held at once, 16 MB: large enough for a fast matrix product
 EXACT_AT_ONCE = 2**10  # rows that are copied in float64
-PART = 64  # products of which only the highest counts at first
 HITS = 2**20  # rows kept before those that others have outdone are dropped
 # More than float32 products of unit vectors differ between machines, and between sizes of a block.
 MARGIN = 4e-6
@@ -53,8 +52,9 @@ class _Hits:
 
     def add(self, block: np.ndarray, start: int) -> None:
         """Adds the rows of a block (B, n), which begins at the row `start`."""
-        if not self._found:
-            self._limits = _kth_at_least(block, self._k)
+        if not self._found and block.shape[1] > self._k:
+            place = block.shape[1] - self._k
+            self._limits = np.partition(block, place, axis=1)[:, place]
         # Never -inf, which is what hidden rows have.
         limits = np.maximum(self._limits - MARGIN, np.finfo(np.float32).min)
         places = np.flatnonzero(block >= limits[:, None])
@@ -82,21 +82,6 @@ class _Hits:
         keep = values >= (self._limits - MARGIN)[queries]
         self._found = [(queries[keep], rows[keep], values[keep])]
         self._count = int(keep.sum())
-
-
-def _kth_at_least(block: np.ndarray, k: int) -> np.ndarray:
-    """(B,) a lower bound of the `k`-th highest of each row of a block (B, n), nearly as high.
-
-    Several times as quick as to find it: no fewer than `k` reach the `k`-th highest of the maxima
-    of parts.
-    """
-    parts = block.shape[1] // PART
-    if parts > k:
-        block = block[:, : parts * PART].reshape(len(block), parts, PART).max(axis=2)
-    place = block.shape[1] - k
-    if place < 0:
-        return np.full(len(block), -np.inf, np.float32)
-    return np.partition(block, place, axis=1)[:, place]
 
 
 def nearest_values(values: np.ndarray, k: int) -> np.ndarray:
