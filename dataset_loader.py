@@ -84,8 +84,11 @@ def load_and_split_dataset(
     """
     names = names or resolve_names(pkgutil.resolve_name(DEMO))
     with without_search_for_garbage():
-        source = open_source(names.dataset, known)
+        hashes = known or KnownHashes()
+        source = open_source(names.dataset, hashes)
         samples = _merge_copies(_read_samples(source), names.dataset)
+        if known is None:
+            hashes.forget()
     ranked = sorted(samples, key=lambda sample: _rank(sample.content_hash))[: config.TOTAL_SAMPLES]
     if len(ranked) <= config.EXPERIMENT_SAMPLES:
         raise SettingError(_too_small(len(ranked), names.dataset))

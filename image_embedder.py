@@ -16,6 +16,7 @@ from support.errors import ImageError, PipelineError
 from support.hub.errors import errors_explained
 from support.log import log
 from support.records import ModelRef, Sample
+from support.sources.images import may_be_small
 from support.sources.own import own_sample
 from support.storage.captions import CaptionTable
 from support.storage.vectors import VectorTable
@@ -145,12 +146,23 @@ class EmbeddedImages(NamedTuple):
     embedder: ImageEmbedder
     vectors: VectorTable
 
-    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+    def embed(
+        self, samples: Sequence[Sample], decoded: Sequence[Image.Image] | None = None
+    ) -> np.ndarray:
         """(N, D) float32, unit rows, of the samples' images, decoded as those of `vectors` were.
 
-        Raises ImageError for one that cannot be read.
+        `decoded` are their images as for any model, used where they are the same. Raises ImageError
+        for one that cannot be read.
         """
-        return self.embedder.embed_pixels(in_threads(self.read, samples))
+        images: Sequence[Image.Image | None] = decoded or [None] * len(samples)
+        pairs = list(zip(samples, images, strict=True))
+        return self.embedder.embed_pixels(in_threads(lambda pair: self._read_again(*pair), pairs))
+
+    def _read_again(self, sample: Sample, image: Image.Image | None) -> Any:
+        seen = self.vectors.decoded_for
+        if image is not None and (seen is None or not may_be_small(image, seen)):
+            return self.embedder.pixels(image)
+        return self.read(sample)
 
     def read(self, sample: Sample) -> Any:
         """What the model sees of an image. Raises ImageError."""

@@ -45,7 +45,7 @@ from support.records import Models, Neighbor, Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_images
-from support.sources.known import KnownHashes
+from support.sources.known import KNOWN_HASHES, KnownHashes
 from support.sources.own import own_sample
 from support.storage.vectors import VectorTable
 from support.text import printable
@@ -160,7 +160,7 @@ def open_system(own_images: bool = False, rebuild: bool = False, verify: bool = 
     check_settings()
     names = resolve_names(demo.EMBEDDED, own_images, newest=rebuild)
     folder = database_folder(names.label, names.database_suffix)
-    known = KnownHashes(folder / "known_hashes.json", verify)
+    known = KnownHashes(folder / KNOWN_HASHES, verify)
     dataset_loader = load_and_split_dataset(names, known)
     # The demo's own databases follow its models; a user's never change unasked.
     renew = names.label == demo.EMBEDDED.label
@@ -191,10 +191,10 @@ def run_stages(
 
 
 def prepare(samples: Sequence[Sample], images: EmbeddedImages, pool: Pool) -> Prepared:
-    """Stages 3 and 4 for a batch; nothing that it reads changes, so it may run beside stage 5."""
+    """Stages 3 and 4 for a batch: it changes nothing, so it may run beside stage 5."""
     clock = Clock()
     shown = in_threads(lambda sample: sample.image, samples)
-    vectors = clock.time("image_embedding", images.embed, samples)
+    vectors = clock.time("image_embedding", images.embed, samples, shown)
     neighbors = clock.time("similarity_search", pool.neighbors_of, samples, vectors)
     prompts = clock.time("prompt", build_prompts, neighbors)
     return Prepared(samples, shown, vectors, neighbors, prompts, clock)

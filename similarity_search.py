@@ -179,7 +179,7 @@ class Pool:
     ) -> list[list[tuple[int, float]]]:
         """Row and similarity of the `k` images nearest to each of `queries` (B, D), as `top_k`."""
         k = checked_k(k)
-        excluded = np.array([self.rows.get(key or "", -1) for key in exclude])
+        excluded = np.array([self.rows.get(key or "", -1) for key in exclude], np.int64)
         which, rows = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
         similarities = np.round(exact_products(queries, self.matrix, which, rows), 6)
         order = np.lexsort((self.numbers[rows], -similarities, which))
@@ -196,8 +196,8 @@ class Pool:
 class CaptionPool:
     """The captions among which images are searched by text, kept up to date.
 
-    Each image has a place for as long as its captions stay as they are; with others, it gets a new
-    one at the end.
+    Each image has a place for as long as its record stays as it is; then it gets a new one at the
+    end.
     """
 
     def __init__(

@@ -37,10 +37,6 @@ class FinishedImages:
         agrees = row is not None and row["generated_caption"] == generated["caption"]
         return row if agrees else None
 
-    def refresh(self) -> None:
-        """Looks at what other processes have written since."""
-        self._db_manager.refresh()
-
     def _read_new_files(self) -> None:
         """Reads the result files that were not read yet, oldest first."""
         changed = _modified(results_folder())

@@ -123,6 +123,7 @@ class _Runner:
         self._waiting: list[Sample] = []
         self._thread = ThreadPoolExecutor(1)  # prepares the next batch
         self._ahead: tuple[list[Sample], Future[Prepared] | None] = [], None
+        self._fits_beside = True  # the memory, while the VLM writes
 
     def __enter__(self) -> "_Runner":
         return self
@@ -191,9 +192,14 @@ class _Runner:
 
     def _prepared(self, batch: list[Sample], following: list[Sample]) -> Prepared:
         """`batch`, prepared meanwhile if it is the one that was expected."""
-        expected, coming = self._ahead
-        if following:
-            self._ahead = following, self._thread.submit(self._work.prepare, following)
+        (expected, coming), self._ahead = self._ahead, ([], None)
+        prepared = None
         if coming is not None and expected == batch:
-            return coming.result()
-        return self._work.prepare(batch)
+            try:
+                prepared = coming.result()
+            except MemoryShortage:  # both at once do not fit; one after the other may
+                self._fits_beside = False
+        prepared = prepared or self._work.prepare(batch)
+        if following and self._fits_beside:
+            self._ahead = following, self._thread.submit(self._work.prepare, following)
+        return prepared

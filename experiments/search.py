@@ -36,8 +36,9 @@ def search_by_text(
 ) -> list[Neighbor]:
     """The `top_k` images whose captions fit `query` best."""
     embedder, vectors = open_captions(text_model, system.db_manager)
-    pool = system.caption_pool(vectors)
-    embed_captions(pool.without_vector(), text_model, system.db_manager)
+    missing = system.caption_pool(vectors).without_vector()
+    embed_captions(missing, text_model, system.db_manager)
+    pool = system.caption_pool(vectors)  # another program may have compacted meanwhile
     return pool.search(query, embedder.embed_query(query), vectors.matrix, top_k)
 
 

@@ -1,5 +1,7 @@
 """A dataset with its databases: the outcome of stages 1 and 2, and the input of all others."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -41,20 +43,27 @@ class System(NamedTuple):
     def pool(self, vectors: VectorTable, generated: bool | None = None) -> Pool:
         """Where neighbors are found, as it stands now; `generated` as in `candidates`."""
         generated = config.USE_GENERATED_AS_CONTEXT if generated is None else generated
-        return self._index(ImageIndex, vectors).pool(generated)
+        with self._index(ImageIndex, vectors) as index:
+            return index.pool(generated)
 
     def caption_pool(self, vectors: VectorTable) -> CaptionPool:
         """What is searched by text, as it stands now."""
-        return self._index(CaptionIndex, vectors).pool()
+        with self._index(CaptionIndex, vectors) as index:
+            return index.pool()
 
-    def _index(self, kind: type[Index], vectors: VectorTable) -> Index:
-        """The index of a kind, made anew only where that of before does not fit any more."""
+    @contextmanager
+    def _index(self, kind: type[Index], vectors: VectorTable) -> Iterator[Index]:
+        """The index of a kind, made anew only where that of before does not fit any more.
+
+        One that was interrupted while it was brought up to date is of no use.
+        """
         gallery, captions = self.dataset_loader.gallery_hashes, self.db_manager.caption_table
         indices = _indices.setdefault(self.db_manager, {})
-        index = indices.get(kind)
+        index = indices.pop(kind, None)
         if index is None or not index.changes.fit(captions, vectors, gallery):
-            index = indices[kind] = kind(captions, vectors, gallery)
-        return index
+            index = kind(captions, vectors, gallery)
+        yield index
+        indices[kind] = index
 
 
 # Kept with the databases, not with the System: notebooks make a new one for each call.

@@ -17,7 +17,7 @@ STAGES = {  # what runs when the signal comes
     "opening the databases": ("support.storage.snapshot:Snapshot", "refresh"),
     "first update": ("support.storage.journal:Journal", "append"),
     "image embedding": ("image_embedder:ImageEmbedder", "embed_pixels"),
-    "similarity search": ("similarity_search:Pool", "neighbors"),
+    "similarity search": ("similarity_search:Pool", "neighbors_of"),
     "prompt": ("prompt_generator", "build_prompt"),
     "captioning": ("vlm_captioner:Captioner", "_caption_batch"),
     "database update": ("db_manager:DatabaseManager", "add_generated"),

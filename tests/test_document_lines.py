@@ -150,3 +150,25 @@ def test_each_file_is_read_once_when_the_databases_are_opened(tmp_path, monkeypa
     db.image_vectors(CLIP, 8, "pil")
     db.refresh()
     assert read == ["captions.json", "image_embeddings.json"]
+
+
+def test_vectors_are_read_with_their_journal_by_any_name_of_the_file(tmp_path, monkeypatch):
+    db = opened(tmp_path / "d")
+    fill(db)  # all in the journal
+    path = tmp_path / "d" / slug("org/clip") / "image_embeddings.json"
+    (tmp_path / "link.json").symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    for name in (path, str(path), path.name, "../../link.json"):
+        assert len(read_vectors(name)[0]) == 8
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_table_whose_file_became_damaged_stays_as_it_was(tmp_path, kind):
+    path = tmp_path / "t.json"
+    made = saved(kind, path, KEYS)
+    made.load()
+    before, loads = dict(held(made)), made.loads
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DatabaseError):
+        made.load()
+    assert held(made) == before and made.loads == loads

@@ -2,21 +2,37 @@
 
 import hashlib
 import json
+import logging
 import os
 import random
 import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from dataset_loader import load_and_split_dataset
 from main import open_system
-from support.errors import ImageError
+from support.errors import DatabaseError, ImageError
 from support.sources import known as module
 from support.sources.known import KnownHashes
 from support.sources.source import open_source
+from tests import attacks
 from tests.helpers import picture
 from tests.test_damaged_tables import table
+
+
+@contextmanager
+def caught_log():
+    """The messages that are logged meanwhile."""
+    lines, log = [], logging.getLogger("captioning")
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(handler)
 
 
 @pytest.fixture
@@ -162,7 +178,10 @@ def test_rows_of_tables_are_hashed_once(settings, tmp_path, settled, hashed, for
 @pytest.mark.parametrize(
     "content",
     [b"", b'{"format_version": 1, "kno', b"[]", b'{"format_version": 2, "known": {}}']
-    + [b'{"format_version": 1, "known": {"/x": %s}}' % v for v in (b"1", b"[1]", b"[1,2,3,4]")],
+    + [
+        b'{"format_version": 1, "known": {"/x": %s}}' % value
+        for value in (b"1", b"[1]", b"[1,2,3,4]", b'[1,2,3,"../x"]', b'[[], ["x"]]')
+    ],
 )
 def test_a_damaged_file_is_named_and_made_anew(
     settings, photos, tmp_path, settled, hashed, caplog, content
@@ -193,3 +212,78 @@ def test_the_flag_hashes_everything_again(command, settled, hashed):
         hashed.clear()
         assert command("search", "a dog", *flags).returncode == 0
         assert len(hashed) == expected
+
+
+def test_what_was_hashed_is_kept_when_the_program_is_stopped(
+    settings, photos, tmp_path, settled, hashed, monkeypatch
+):
+    monkeypatch.setattr(module, "SAVED_SECONDS", -1.0)
+    source = open_source(str(photos), KnownHashes(tmp_path / "k.json"))
+    for row in range(7):  # and then, say, a power failure
+        source.content_hash(row)
+    hashed.clear()
+    digests(str(photos), tmp_path / "k.json")
+    assert len(hashed) == 5
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_settled(tmp_path, monkeypatch):
+    picture(1).save(tmp_path / "a.png")
+    monkeypatch.setattr(module, "SETTLED_NS", 10**8)
+    usual = module.digest_of
+
+    def slow(file):
+        time.sleep(0.2)  # longer than it takes to be settled
+        return usual(file)
+
+    monkeypatch.setattr(module, "digest_of", slow)
+    known = KnownHashes(tmp_path / "k.json")
+    known.of_file(str(tmp_path / "a.png"), [str(tmp_path)])
+    assert known._now == {}
+
+
+def test_programs_that_start_at_once_do_not_disturb_each_other(photos, tmp_path):
+    def program():
+        import config
+
+        config.SHOW_PROGRESS = False
+        module.SETTLED_NS = -(10**18)
+        for round_ in range(60):
+            known = KnownHashes(tmp_path / "k.json", verify=round_ % 2 == 0)
+            for path in sorted(photos.glob("*.png"))[: 4 + round_ % 8]:
+                known.of_file(str(path), [str(photos)])
+            with caught_log() as lines:
+                known.save()
+            assert not lines, lines
+
+    children = [attacks.forked(program) for _ in range(3)]
+    assert [attacks.exit_status(child) for child in children] == [0, 0, 0]
+
+
+def test_hashes_that_cannot_be_kept_cost_no_command(command, settled, monkeypatch):
+    def full(path, chunks, *_):
+        if "known_hashes" in str(path):
+            raise DatabaseError(f"{path} cannot be written: No space left on device.")
+        return usual(path, chunks, *_)
+
+    usual = module.replace_file
+    monkeypatch.setattr(module, "replace_file", full)
+    done = command("search", "a dog")
+    assert done.returncode == 0 and "known_hashes.json cannot be written" in done.stderr
+
+
+def test_hashes_are_held_only_while_a_dataset_is_opened(settings, photos, tmp_path, settled):
+    known = KnownHashes(tmp_path / "k.json")
+    known.of_file(str(photos / "p00.png"), [str(photos)])
+    known.save()
+    assert not known._before and not known._now and not known.paths._found
+
+
+def test_rows_that_could_not_be_hashed_at_first_are_kept_later(tmp_path, settled):
+    table().to_parquet(str(tmp_path / "t.parquet"))
+    for expected in ([None], ["a" * 64]):
+        known = KnownHashes(tmp_path / "k.json")
+        hashes = known.of_rows("t", [str(tmp_path / "t.parquet")], 1)
+        hashes[0] = expected[0]
+        known.save()
+    again = KnownHashes(tmp_path / "k.json").of_rows("t", [str(tmp_path / "t.parquet")], 1)
+    assert again == ["a" * 64]

@@ -243,11 +243,11 @@ def test_links_to_folders_and_other_kinds_beside_a_list_are_counted(tmp_path, ca
     folder = make_photos(tmp_path / "photos", 3)
     (tmp_path / "album").mkdir()
     (folder / "album").symlink_to(tmp_path / "album")
-    (folder / "x.heic").write_bytes(b"x")
+    (folder / "x.mov").write_bytes(b"x")
     (folder / "metadata.csv").write_text("file_name,text\n")
     open_source(str(folder))
     assert "1 links to folders are not followed" in caplog.text
-    assert "1 .heic" in caplog.text and "1 .csv" in caplog.text and "1 .txt" not in caplog.text
+    assert "1 .mov" in caplog.text and "1 .csv" in caplog.text and "1 .txt" not in caplog.text
 
 
 def test_rows_without_a_file_name_are_counted(tmp_path, caplog):

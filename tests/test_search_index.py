@@ -180,3 +180,37 @@ def test_an_index_of_captions_that_change_again_and_again_does_not_grow(tmp_path
         records.update({"1" * 64: one})
         pool = system.caption_pool(state.texts)
     assert len(pool._keys) < 1100
+
+
+def test_an_index_that_was_interrupted_is_made_anew(tmp_path, monkeypatch):
+    state = Databases(tmp_path, 3)
+    system = System(SimpleNamespace(gallery_hashes=state.gallery()), state.db)
+    for _ in range(20):
+        state.change()
+    state.db.refresh()
+    system.pool(state.images), system.caption_pool(state.texts)
+    usual, put = ImageIndex._look_at, CaptionPool.put
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    new = Sample("f" * 64, "new.jpg", None)
+    made = GeneratedCaption("a quite new caption", None, {})
+    state.db.add_generated(new, made, state.images, state.vector())
+    monkeypatch.setattr(ImageIndex, "_look_at", stopped)
+    monkeypatch.setattr(CaptionPool, "put", stopped)
+    for ask in (lambda: system.pool(state.images), lambda: system.caption_pool(state.texts)):
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+    monkeypatch.setattr(ImageIndex, "_look_at", usual)
+    monkeypatch.setattr(CaptionPool, "put", put)
+    assert "a quite new caption" in system.caption_pool(state.texts).without_vector()
+    anew = candidates(state.db.captions, state.gallery(), True)
+    expected = Pool.of(anew, state.images.rows, state.images.matrix)
+    assert len(system.pool(state.images, True)) == len(expected)
+
+
+def test_no_query_finds_no_neighbors(tmp_path):
+    state = Databases(tmp_path, 4)
+    system = System(SimpleNamespace(gallery_hashes=state.gallery()), state.db)
+    assert system.pool(state.images).neighbors_of([], np.zeros((0, D), np.float32)) == []

@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 GROUND_FLOOR = {
     *(f"{name}.py" for name in (*STAGES, "config", "main", "setup_token")),
     *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
+    "requirements-heic.txt",
     *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
     *(".ci", "support", "experiments", "cli", "demo", "docs"),
     *("tests", "benchmarks", "notebooks", "results"),

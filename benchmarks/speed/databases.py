@@ -123,6 +123,7 @@ def _memory(there: Path, size: int) -> Iterator[Line]:
 
 
 def print_memory(there: Path) -> None:
+    """Prints the MiB that databases take when they are open, and the most while they open."""
     before = memory("VmRSS")
     held = opened(there)
     print((memory("VmRSS") - before) / 2**20, (memory("VmHWM") - before) / 2**20)

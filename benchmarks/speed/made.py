@@ -62,6 +62,7 @@ def opened(folder: Path) -> tuple[DatabaseManager, VectorTable, VectorTable]:
 
 
 def key_of(number: int) -> str:
+    """The content hash of an image."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 

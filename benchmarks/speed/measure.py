@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ROUNDS = 5
 
@@ -24,6 +24,7 @@ class Line(NamedTuple):
     reach: str  # "<= 1.2" of the ratio, "<= 10 ms" of ours; several joined by commas
 
     def markdown(self) -> str:
+        """The line as Markdown, with whether it reaches what it should."""
         spread = "" if self.spread is None else f"{self.spread[0]:.2f} to {self.spread[1]:.2f}"
         theirs = "" if self.theirs is None else f"{self.theirs:,.1f}"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
@@ -31,6 +32,7 @@ class Line(NamedTuple):
         return f"| {' | '.join((*cells, self.reach, self.verdict()))} |"
 
     def verdict(self) -> str:
+        """ "yes" where all of `reach` holds."""
         return "yes" if all(map(self._holds, self.reach.split(", "))) else "no"
 
     def _holds(self, wanted: str) -> bool:
@@ -77,6 +79,7 @@ def alone(work: str, ours: Callable[[], object], reach: str, rounds: int = ROUND
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """How long a call takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -96,6 +99,3 @@ def memory(name: str) -> int:
     with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
         found = [line.split()[1] for line in file if line.startswith(name)]
     return 1024 * int(found[0])
-
-
-Part = Callable[[Any], Any]  # arguments of the command line -> lines

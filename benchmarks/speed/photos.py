@@ -71,15 +71,16 @@ def _large(folder: Path, embedder: ImageEmbedder, images: EmbeddedImages) -> Ite
     usual = [embedder.pixels(sample.image) for sample in samples]
     small = [images.read(sample) for sample in samples]
     cosines = np.sum(embedder.embed_pixels(usual) * embedder.embed_pixels(small), axis=1)
-    line = beside(
-        f"read {LARGE_PHOTOS} photos of 12 megapixels; lowest cosine {cosines.min():.4f}",
+    work, lowest = "lowest cosine of their vectors, small and usual", float(cosines.min())
+    yield beside(
+        f"read {LARGE_PHOTOS} photos of 12 megapixels",
         "decoded to 2048 pixels",
         lambda: [images.read(sample) for sample in samples],
         lambda: [embedder.pixels(sample.image) for sample in samples],
         ">= 2",
         items=LARGE_PHOTOS,
     )
-    yield line
+    yield Line(work, "1", lowest, None, "", lowest, None, ">= 0.999")
 
 
 def captions(arguments: Namespace, folder: Path) -> Iterator[Line]:

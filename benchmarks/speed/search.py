@@ -65,11 +65,13 @@ def _batch(databases: Databases, size: int) -> Iterator[Line]:
 
 
 def one_product(matrix: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """The rows nearest to a query, as numpy finds them."""
     similarities = matrix @ query
     return np.argpartition(similarities, len(similarities) - K)[-K:]
 
 
 def products_in_blocks(matrix: np.ndarray, batch: np.ndarray) -> None:
+    """The products of a batch of queries with all rows, and nothing made of them."""
     for start in range(0, len(matrix), BLOCK_ROWS):
         batch @ matrix[start : start + BLOCK_ROWS].T
 

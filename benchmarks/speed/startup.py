@@ -29,7 +29,7 @@ def start(arguments: Namespace, folder: Path) -> Iterator[Line]:
     """Stage 1 on a dataset that is known already."""
     photos = _captioned_photos(folder / "folder", PHOTOS)
     table = _as_parquet(photos, folder / "table.parquet", ROWS)
-    with _settings(DB_DIR=str(folder / "databases"), MODE="hub", SHOW_PROGRESS=False, **_models()):
+    with Settings(DB_DIR=str(folder / "databases"), MODE="hub", **_models()):
         _wait_until_settled(photos)
         for dataset, work in (
             (photos, f"a folder of {PHOTOS:,} photos"),
@@ -69,11 +69,11 @@ def _models() -> dict[str, str]:
     return {setting: getattr(refs, kind).path for kind, setting in names.items()}
 
 
-class _settings:
+class Settings:
     """Settings for the time of a block."""
 
     def __init__(self, **changed: Any):
-        self._changed = changed
+        self._changed = {"SHOW_PROGRESS": False, **changed}
         self._before = {name: getattr(config, name) for name in (*changed, "DATASET_NAME")}
 
     def __enter__(self) -> None:
@@ -117,10 +117,10 @@ def experiment(arguments: Namespace, folder: Path) -> Iterator[Line]:
     """One experiment with 8,000 records: everything but the models, and but what fsync takes."""
     photos = _captioned_photos(folder / "experiment", 8_000)
     folders = {"DB_DIR": str(folder / "e-databases"), "RESULTS_DIR": str(folder / "results")}
-    with _settings(MODE="hub", SHOW_PROGRESS=False, **folders, **_models()):
+    with Settings(MODE="hub", **folders, **_models()):
         config.DATASET_NAME = str(photos)
         system = pipeline.initialize_system()
-        with _quick_models():
+        with _QuickModels():
             indices = iter(range(100))
             syncs = [0.0]
             sync: Any = os.fsync
@@ -147,7 +147,7 @@ def experiment(arguments: Namespace, folder: Path) -> Iterator[Line]:
         system.db_manager.close(compact=False)
 
 
-class _quick_models:
+class _QuickModels:
     """The three models answer at once."""
 
     def __enter__(self) -> None:

@@ -3,18 +3,15 @@
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import config
+import main as pipeline
 from benchmarks.full_models import clip_b32, smolvlm_256m
-from benchmarks.speed.made import make_photos, unit_vectors
+from benchmarks.speed.made import make_photos
 from benchmarks.speed.measure import Line, beside, seconds
-from experiments.results import Clock
-from experiments.runs import Prepared
-from image_embedder import EmbeddedImages, load_image_embedder
-from prompt_generator import build_prompts
-from similarity_search import Candidate, Pool
+from benchmarks.speed.startup import Settings
+from demo import EMBEDDED
 from support.sources.own import own_sample
 from vlm_captioner import Captioner, generation_settings, load_captioner
 
@@ -27,12 +24,12 @@ def vlm(arguments: Namespace, folder: Path) -> Iterator[Line]:
     config.MAX_NEW_TOKENS = TOKENS
     try:
         captioner = load_captioner(smolvlm_256m(folder / "vlm"))
-        paths = make_photos(folder / "vlm-photos", BATCH * BATCHES, (500, 375))
+        paths = make_photos(folder / "photos", BATCH, (500, 375))
         samples = [own_sample(path) for path in paths]
         images = [sample.image for sample in samples]
         prompts = ["Captions of similar images: " + "a big red dog runs on the " * 12] * len(images)
         yield from _one_and_eight(captioner, images, prompts)
-        yield _run(captioner, folder, samples)
+        yield _run(captioner, folder)
     finally:
         config.MAX_NEW_TOKENS = before
 
@@ -102,38 +99,43 @@ def _shares(captioner: Captioner, images: list, prompts: list[str]) -> str:
     return ", ".join(parts)
 
 
-def _run(captioner: Captioner, folder: Path, samples: list) -> Line:
-    """`--all`'s loop over batches; theirs is the time that its own calls of the VLM take."""
-    from concurrent.futures import ThreadPoolExecutor
+def _run(captioner: Captioner, folder: Path) -> Line:
+    """`--all` from beginning to end, databases and results too, beside its calls of the VLM."""
+    count = BATCH * BATCHES
+    photos = make_photos(folder / "gallery", 2 * count, (500, 375))
+    lines = [f"{path.name},a photo of {path.stem}" for path in photos]
+    (folder / "gallery" / "captions.txt").write_text("\n".join(lines) + "\n")
+    changed = {
+        "DATASET_NAME": str(folder / "gallery"),
+        "EXPERIMENT_SAMPLES": count,
+        "CLIP_MODEL_NAME": clip_b32(folder / "clip").path,
+        "VLM_MODEL_NAME": str(folder / "vlm"),
+        "CAPTION_EMBEDDING_MODEL": EMBEDDED.models().text.path,
+        "DB_DIR": str(folder / "databases"),
+        "RESULTS_DIR": str(folder / "results"),
+        "MODE": "hub",
+    }
+    with Settings(**changed):
+        system = pipeline.initialize_system()
+        samples = system.dataset_loader.get_experiment_data()
+        batches: list[tuple] = []
+        write = Captioner.write_captions
 
-    embedder = load_image_embedder(clip_b32(folder / "vlm-clip"))
-    table: Any = SimpleNamespace(decoded_for=embedder.seen_side)
-    images = EmbeddedImages(embedder, table)
-    matrix = unit_vectors(8_000)
-    found = [Candidate(f"{n}", n, ("a dog runs",), "original", n, "") for n in range(len(matrix))]
-    pool = Pool.of(found, {f"{n}": n for n in range(len(matrix))}, matrix)
+        def noted(self: Captioner, images: list, prompts: list[str]) -> list[str]:
+            batches.append((images, prompts))
+            return write(self, images, prompts)
 
-    def prepare(batch: list) -> Prepared:
-        shown = [sample.image for sample in batch]
-        vectors = images.embed(batch)
-        neighbors = pool.neighbors_of(batch, vectors)
-        return Prepared(batch, shown, vectors, neighbors, build_prompts(neighbors), Clock())
+        def everything() -> None:
+            batches.clear()
+            setattr(Captioner, "write_captions", noted)  # noqa: B010 - a stand-in
+            pipeline._run_over(samples, system, recaption=True)
+            setattr(Captioner, "write_captions", write)  # noqa: B010
 
-    groups = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
-    prepared = [prepare(group) for group in groups]
+        def bare() -> None:
+            for batch in batches:
+                write(captioner, *batch)
 
-    def ahead() -> None:
-        with ThreadPoolExecutor(1) as thread:
-            coming = thread.submit(prepare, groups[0])
-            for number in range(len(groups)):
-                current = coming.result()
-                if number + 1 < len(groups):
-                    coming = thread.submit(prepare, groups[number + 1])
-                captioner.write_captions(current.images, current.prompts)
-
-    def bare() -> None:
-        for batch in prepared:
-            captioner.write_captions(batch.images, batch.prompts)
-
-    work = f"--all: {len(samples)} photos, the next batch prepared meanwhile"
-    return beside(work, "the VLM alone", ahead, bare, "<= 1.05", rounds=5)
+        work = f"--all: {count} photos, the next batch prepared meanwhile"
+        line = beside(work, "the VLM alone", everything, bare, "<= 1.05")
+        system.db_manager.close()
+    return line

@@ -75,10 +75,12 @@ def folder_fingerprint(folder: str | Path) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*")):
+        if any(part.startswith((".", "__")) for part in path.relative_to(folder).parts):
+            continue
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(errno.EINVAL, "Not a file", str(path))
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith((".", "__")) for part in parts):
+        if path.is_file():
+            parts = path.relative_to(folder).parts
             size = path.stat().st_size
             digest.update(f"{'/'.join(parts)}\0{size}\0".encode())
             for block in _sampled_content(path, size):

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import ENAMETOOLONG
+from functools import lru_cache
+from importlib.util import find_spec
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -14,7 +16,13 @@ from support.log import log
 from support.paths import absolute_path, expand_home
 from support.text import first_few
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+# Of the formats in images.IMAGE_FORMATS.
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
+    ".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
+HEIC_SUFFIXES = {".heic", ".heif", ".hif"}  # photos of phones, read with pi-heif
+HEIC_REMEDY = "to read HEIC: pip install -r requirements-heic.txt"
 MAX_FILE_BYTES = 512 * 2**20  # some decoders read the whole file
 APPLE_DOUBLE = "._"  # macOS writes "._a.jpg" beside a.jpg on other file systems; it is no image
 
@@ -40,20 +48,39 @@ def find_images(path: str | Path) -> list[Path]:
     files = files_below(path)
     found = [file for file in files if is_image_name(file)]
     if not found:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SettingError(f"The folder '{path}' holds no images. Looked for: {kinds}.")
+        kinds = " ".join(sorted(_readable_suffixes()))
+        hint = f" ({HEIC_REMEDY}.)" if any(map(_is_heic, files)) and not reads_heic() else ""
+        raise SettingError(f"The folder '{path}' holds no images. Looked for: {kinds}.{hint}")
     log_others(path, files, [file for file in files if not is_image_name(file)])
     return found
 
 
 def has_image_suffix(path: str | Path) -> bool:
-    """Whether a name has the suffix of an image file."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - any text will do
+    """Whether a name has the suffix of an image file, readable here or not."""
+    return _suffix(path) in IMAGE_SUFFIXES or _is_heic(path)
 
 
 def is_image_name(path: Path) -> bool:
     """Whether a file in a folder is taken for an image: by its suffix."""
-    return has_image_suffix(path) and not path.name.startswith(APPLE_DOUBLE)
+    return _suffix(path) in _readable_suffixes() and not path.name.startswith(APPLE_DOUBLE)
+
+
+@lru_cache(maxsize=1)
+def reads_heic() -> bool:
+    """Whether pi-heif is installed. It is optional, because its licence is the LGPL."""
+    return find_spec("pi_heif") is not None
+
+
+def _readable_suffixes() -> set[str]:
+    return IMAGE_SUFFIXES | HEIC_SUFFIXES if reads_heic() else IMAGE_SUFFIXES
+
+
+def _is_heic(path: str | Path) -> bool:
+    return _suffix(path) in HEIC_SUFFIXES
+
+
+def _suffix(path: str | Path) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 - any text will do
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -101,6 +128,8 @@ def log_others(folder: Path, files: Sequence[Path], others: Sequence[Path]) -> N
 def _kind(path: Path) -> str:
     if path.name.startswith(APPLE_DOUBLE):
         return f"{APPLE_DOUBLE}* (metadata of macOS)"
+    if _is_heic(path) and not reads_heic():
+        return f"{path.suffix.lower()} ({HEIC_REMEDY})"
     return path.suffix.lower() or "without a suffix"
 
 

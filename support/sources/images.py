@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from support.errors import ImageError
-from support.sources.files import open_file, refuse_large
-from support.sources.limits import decoding_bytes, prepare, refuse_large_webp
+from support.sources.files import HEIC_REMEDY, open_file, reads_heic, refuse_large
+from support.sources.limits import MAX_DECODING_BYTES, needed_bytes, prepare, refuse_large_webp
 from support.sources.pixels import full_scale, in_blocks, is_deep, on_white, to_8_bit
 
 # Pillow's names of the formats of photos: some of its other readers start programs (EPS).
@@ -32,11 +32,12 @@ IMAGE_FORMATS = (
     "PPM",
     "JPEG2000",
     "AVIF",
+    "HEIF",  # where pi-heif is installed
 )
+HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypheis", b"ftypmif1")
 MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory of a large photo
 REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
 SPARE = 3  # and is decoded to no less than so many, before it is reduced
-LARGE_BYTES = 256 * 2**20  # of memory to decode; such images are decoded one at a time
 LARGE_SIDE = 4 * MAX_SIDE  # pixels; from here on, transparent images are not copied as a whole
 # Pillow's modes that are shrunk as they are; to shrink transparent ones takes a copy.
 PLAIN_MODES = ("L", "RGB", "CMYK", "YCbCr")
@@ -69,7 +70,7 @@ def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.I
     refuse_large(size, label)
     with decoding(label):
         image = _open(file, label)
-        with _turn_for(decoding_bytes(image, size)):
+        with _memory.take(needed_bytes(image, size)):
             small = small_size(image, seen) if seen else None
             prepare(image, SPARE * seen if seen and small else MAX_SIDE, size, label)
             if image.format == "TIFF":
@@ -80,21 +81,10 @@ def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.I
 
 
 @contextmanager
-def _turn_for(needed: int) -> Iterator[None]:
-    """Lets one thread at a time decode an image that takes much memory."""
-    if needed < LARGE_BYTES:
-        yield
-        return
-    with _large_image:
-        yield
-
-
-@contextmanager
 def decoding(label: str) -> Iterator[None]:
     """Turns whatever a decoder raises into an ImageError that names `label`."""
     try:
-        with _silence:
-            yield
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -147,30 +137,31 @@ def _draft_scale(size: tuple[int, int], side: float) -> int:
     return max((scale for scale in (1, 2, 4, 8) if scale <= fits), default=1)
 
 
-class _Silence:
-    """Hides Pillow's warnings, as of a bomb: the limit is ours.
+def may_be_small(usual: Image.Image, seen: int) -> bool:
+    """Whether an image may be reduced for a model, by how it is usually decoded."""
+    return max(usual.size) >= MAX_SIDE or _draft_scale(usual.size, SPARE * seen) > 1
 
-    The filters belong to the process: the first thread sets them, the last one restores them.
-    """
+
+class _Memory:
+    """What images that are decoded at the same time take together: no more than one alone may."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._before = warnings.catch_warnings()
+        self._taken = 0  # bytes
+        self._change = threading.Condition()
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self._threads += 1
-            if self._threads == 1:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._threads -= 1
-            if not self._threads:
-                self._before.__exit__(None, None, None)
+    @contextmanager
+    def take(self, needed: int) -> Iterator[None]:
+        """Waits until `needed` bytes are free, or no other image is being decoded."""
+        with self._change:
+            while self._taken and self._taken + needed > MAX_DECODING_BYTES:
+                self._change.wait()
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._change:
+                self._taken -= needed
+                self._change.notify_all()
 
 
 def _open(file: BufferedIOBase, label: str) -> Image.Image:
@@ -180,7 +171,7 @@ def _open(file: BufferedIOBase, label: str) -> Image.Image:
     whole process and leaves out how much memory a format takes. `file` has no name, so that no
     decoder maps it into memory: a mapped file that shrinks ends the process.
     """
-    Image.init()
+    _register_formats()
     file.seek(0)
     head = file.read(30)
     for name in IMAGE_FORMATS:
@@ -195,7 +186,24 @@ def _open(file: BufferedIOBase, label: str) -> Image.Image:
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # as Image.open does: another format may fit
+    if head[4:12] in HEIC_BRANDS and not reads_heic():
+        raise ImageError(f"{label}: an image of HEIC; {HEIC_REMEDY}")
     raise UnidentifiedImageError(label)
+
+
+@lru_cache(maxsize=1)
+def _register_formats() -> None:
+    """Once a process, for each decoding of which Pillow's warnings would be noise.
+
+    As of a bomb: the limit is ours. Filters for the time of one decoding would be another thread's
+    too.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    Image.init()
+    if reads_heic():
+        import pi_heif
+
+        pi_heif.register_heif_opener()
 
 
 def _allocate(image: Image.Image) -> None:
@@ -204,7 +212,7 @@ def _allocate(image: Image.Image) -> None:
     image.im = Image.new(image.mode, (tags[TIFF_WIDTH], tags[TIFF_LENGTH])).im
 
 
-_silence, _large_image = _Silence(), threading.Lock()
+_memory = _Memory()
 
 
 # --- To RGB ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Sequence
 from io import BufferedIOBase
@@ -14,12 +15,15 @@ from support.paths import RealPaths
 from support.sources.files import OutsideFolderError, is_inside, open_inside
 from support.storage.damage import FORMAT_VERSION
 from support.storage.errors import read_regular, unreadable
-from support.storage.files import remove_leftovers, replace_file
+from support.storage.files import remove_abandoned, replace_file
 from support.storage.strict_json import parse_json, to_json
 
 # A file may change once more without another time, where clocks are coarse. So what was hashed so
 # soon after a change is hashed again: Git's rule for "racily clean" entries.
 SETTLED_NS = 2 * 10**9
+KNOWN_HASHES = "known_hashes.json"  # beside the databases
+SAVED_SECONDS = 30.0  # how much hashing a stopped program may lose
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Stamp(NamedTuple):
@@ -48,6 +52,7 @@ class KnownHashes:
         self._path = path
         self._before = _read(path) if path and not verify else {}
         self._now: dict[str, Any] = {}  # what this run has looked at
+        self._saved = time.monotonic()
         self.paths = RealPaths()
 
     def of_file(self, path: str, roots: Sequence[str]) -> str:
@@ -63,9 +68,11 @@ class KnownHashes:
             self._now[real] = known
             return known[-1]
         with open_inside(Path(path), roots) as file:
-            stamp, digest = Stamp.of(os.fstat(file.fileno())), digest_of(file)
-            if stamp.is_settled() and stamp == Stamp.of(os.fstat(file.fileno())):
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            settled, digest = stamp.is_settled(), digest_of(file)
+            if settled and stamp == Stamp.of(os.fstat(file.fileno())):
                 self._now[real] = [*stamp, digest]
+        self._save_now_and_then()
         return digest
 
     def of_rows(self, name: str, files: Sequence[str], count: int) -> list[str | None]:
@@ -78,19 +85,39 @@ class KnownHashes:
         known = self._before.get(name)
         hashes: list[str | None] = [None] * count
         if known and known[0] == described and len(known[1]) == count:
-            hashes = known[1]
+            hashes = list(known[1])
         if files and all(stamp.is_settled() for stamp in stamps):
             self._now[name] = [described, hashes]
         return hashes
 
     def save(self) -> None:
-        """Keeps what this run has looked at, if anything is new. Raises DatabaseError."""
-        if self._path is None or self._now == self._before:
+        """Keeps what this run has looked at, if anything is new, and holds it no longer.
+
+        A warning says so where it cannot be written: the next run hashes again.
+        """
+        if self._now != self._before:
+            self._write(self._now)
+        self.forget()
+
+    def forget(self) -> None:
+        """Holds nothing any longer: for a million images it takes a gigabyte."""
+        self._before, self._now, self.paths = {}, {}, RealPaths()
+
+    def _save_now_and_then(self) -> None:
+        """What was hashed is kept though the program is stopped before it has seen everything."""
+        if time.monotonic() - self._saved > SAVED_SECONDS:
+            self._write({**self._before, **self._now})
+            self._saved = time.monotonic()
+
+    def _write(self, known: dict[str, Any]) -> None:
+        if self._path is None:
             return
-        if self._path.parent.exists():
-            remove_leftovers(self._path)
-        content = {"format_version": FORMAT_VERSION, "known": self._now}
-        replace_file(self._path, [to_json(content) + "\n"])
+        content = {"format_version": FORMAT_VERSION, "known": known}
+        remove_abandoned(self._path.parent)
+        try:
+            replace_file(self._path, [to_json(content) + "\n"])
+        except DatabaseError as error:
+            log.warning("%s", error)
 
 
 def _is_unchanged(known: list, status: os.stat_result) -> bool:
@@ -125,6 +152,10 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, list):
         return False
     if len(entry) == 4:
-        return all(type(number) is int for number in entry[:3]) and isinstance(entry[3], str)
+        return all(type(number) is int for number in entry[:3]) and _is_digest(entry[3])
     hashes = entry[1] if len(entry) == 2 and isinstance(entry[0], list) else None
-    return isinstance(hashes, list) and all(isinstance(h, str | None) for h in hashes)
+    return isinstance(hashes, list) and all(h is None or _is_digest(h) for h in hashes)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None

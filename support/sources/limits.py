@@ -9,9 +9,10 @@ from support.errors import ImageError
 MAX_DECODING_BYTES = 1_300_000_000
 PIXEL_BYTES = {"1": 1, "L": 1, "P": 1}  # by Pillow's mode; I;16 takes 2, all others 4
 # Bytes per pixel that a decoder keeps beside the decoded image: of WebP two canvases and a copy, of
-# AVIF planes of up to 16 bits and a copy, of PPM and packed BMP copies, of GIF a background.
-DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "PPM": 8, "BMP": 2, "DIB": 2, "GIF": 1}
-WHOLE_FILE = ("WEBP", "AVIF", "TIFF")  # formats whose file is in memory while it is decoded
+# AVIF and HEIC planes of up to 16 bits and a copy, of PPM and packed BMP copies, of GIF a
+# background.
+DECODER_BYTES = {"WEBP": 12, "AVIF": 12, "HEIF": 12, "PPM": 8, "BMP": 2, "DIB": 2, "GIF": 1}
+WHOLE_FILE = ("WEBP", "AVIF", "HEIF", "TIFF")  # formats whose file is in memory while it is decoded
 # Tags of TIFF
 BITS, ORIENTATION, SAMPLES, STRIP_ROWS, TILE_WIDTH, TILE_ROWS = 258, 274, 277, 278, 322, 323
 
@@ -23,13 +24,18 @@ def prepare(image: Any, largest_side: int, file_bytes: int, label: str) -> None:
     memory. Raises ImageError, naming `label`, where more than MAX_DECODING_BYTES are needed.
     """
     size = image.size
-    coefficients = _coefficient_bytes(image) if image.format in ("JPEG", "MPO") else 0
+    coefficients = coefficient_bytes(image)
     image.draft("RGB", (largest_side, largest_side))
     needed = coefficients + decoding_bytes(image, file_bytes)
     if image.format == "JPEG2000" and needed > MAX_DECODING_BYTES:
         _load_reduced(image, needed, label)
         return
     refuse_larger(needed, size, label)
+
+
+def needed_bytes(image: Any, file_bytes: int) -> int:
+    """Bytes that decoding an opened image takes at most, if it is not decoded small."""
+    return coefficient_bytes(image) + decoding_bytes(image, file_bytes)
 
 
 def decoding_bytes(image: Any, file_bytes: int) -> int:
@@ -89,11 +95,13 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-def _coefficient_bytes(image: Any) -> int:
+def coefficient_bytes(image: Any) -> int:
     """Bytes of a JPEG's coefficients: kept for the whole image if it comes in several scans.
 
-    Most come in one, but no header says so.
+    Most come in one, but no header says so. 0 for other formats.
     """
+    if image.format not in ("JPEG", "MPO"):
+        return 0
     samples = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
     return 2 * image.width * image.height * sum(samples) // max(samples)
 

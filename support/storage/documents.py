@@ -11,12 +11,11 @@ from support.garbage import without_search_for_garbage
 from support.storage.damage import FORMAT_VERSION, check_format, damaged
 from support.storage.errors import open_regular, read_regular, unreadable
 from support.storage.files import remove_leftovers, replace_file
-from support.storage.lines import RecordLines, open_lines
+from support.storage.lines import LARGEST_DIMENSION, RecordLines, open_lines
 from support.storage.strict_json import parse_json, to_json
 
 Header = dict[str, Any]
 Records = dict[str, Any]
-LARGEST_DIMENSION = 100_000
 
 
 class Document(ABC):
@@ -59,26 +58,30 @@ class Document(ABC):
 
         Raises DatabaseError, with a copy kept, for a damaged one.
         """
-        with without_search_for_garbage():
-            if not self.path.exists():
-                self._adopt_header({})
-                self._replace_records({})
-            elif not self._load_by_line():
-                self._load_whole()
+        before = {**vars(self), "header": dict(self.header)}
+        try:
+            with without_search_for_garbage():
+                if not self.path.exists():
+                    self._adopt_header({})
+                    self._replace_records({})
+                elif not self._load_by_line():
+                    self._load_whole()
+        except BaseException:
+            vars(self).update(before)  # never half of a file
+            raise
 
     def _load_by_line(self) -> bool:
         """Reads a file that is undamaged, fits, and is laid out as `save` does; whether it is."""
         with suppress(ValueError), open_lines(self.path) as lines:
-            if self._belongs(lines.header):
+            if lines.is_plain() and self._belongs(lines.header):
                 self._adopt_header(lines.header)
                 self._replace_by_line(lines)
                 return True
         return False
 
     def _belongs(self, header: Header) -> bool:
-        names = ("format_version", "content", *self.FITTING)
-        there, now = ([fields.get(name) for name in names] for fields in (header, self.header))
-        return there == now and not isinstance(header["format_version"], bool)
+        names = ("content", *self.FITTING)
+        return all(header.get(name) == self.header.get(name) for name in names)
 
     def _load_whole(self) -> None:
         """Reads a file of any layout, or says what is wrong with it."""

@@ -79,14 +79,14 @@ def publish_file(folder: Path, stem: str, suffix: str, text: str) -> Path:
     """
     with unwritable(folder, "RESULTS_DIR"):
         make_folder(folder, "RESULTS_DIR")
-        _remove_abandoned(folder)
+        remove_abandoned(folder)
         with _temporary_file(folder, ".", [text]) as temporary:
             return _move_to_free_name(temporary, folder, stem, suffix)
 
 
 @lru_cache(maxsize=8)  # once a process
-def _remove_abandoned(folder: Path) -> None:
-    """Removes temporary files of programs that were killed while publishing."""
+def remove_abandoned(folder: Path) -> None:
+    """Removes old temporary files of programs that were killed, where files need no lock."""
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):  # another user's, say: cleaning up is no reason to fail
             old = time.time() - path.lstat().st_mtime > ABANDONED_SECONDS

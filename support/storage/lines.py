@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support.storage.damage import FORMAT_VERSION
 from support.storage.errors import open_regular, unreadable
 from support.storage.strict_json import parse_json
 
 OPENING, HEADER, RECORDS, CLOSING = b"{\n", b'"header": ', b'"records": {\n', b"}\n}\n"
 END = b",\n"  # of a record's line; the last one's is put there
+LARGEST_DIMENSION = 100_000
 LINES_AT_ONCE = 4096
 
 
@@ -24,6 +26,12 @@ class RecordLines(NamedTuple):
 
     header: dict[str, Any]
     blocks: Iterator[list[bytes]]
+
+    def is_plain(self) -> bool:
+        """Whether the header is of this version and says what the records are."""
+        version = self.header.get("format_version")
+        content = self.header.get("content")
+        return type(version) is int and version == FORMAT_VERSION and isinstance(content, str)
 
 
 @contextmanager
@@ -44,7 +52,7 @@ def _checked_count(header: Any, size: int) -> int:
     dimension = header.get("dimension", 1) if isinstance(header, dict) else None
     if type(count) is not int or type(dimension) is not int:
         raise OtherForm("the header does not count the records")
-    if count < 0 or dimension < 1 or count * dimension > size:
+    if count < 0 or not 0 < dimension < LARGEST_DIMENSION or count * dimension > size:
         raise OtherForm(f"the header counts {count} records of the dimension {dimension}")
     return count
 
@@ -75,7 +83,8 @@ def parse_records(lines: list[bytes]) -> dict[str, Any]:
 
 def parse_keys(lines: list[bytes]) -> list[str]:
     """The JSON strings on some lines. Raises OtherForm."""
+    quoted = all(line[:1] == line[-1:] == b'"' for line in lines)
     keys = parse_json(b"[" + b",".join(lines) + b"]")
-    if len(keys) != len(lines) or not all(isinstance(key, str) for key in keys):
+    if not quoted or len(keys) != len(lines) or not all(isinstance(key, str) for key in keys):
         raise OtherForm("a line does not begin with a key")
     return keys

@@ -1,6 +1,7 @@
 """image_embeddings.json and caption_embeddings.json: unit vectors as base64 of float32."""
 
 import binascii
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,10 +12,17 @@ import numpy as np
 import pybase64
 
 from support.errors import DatabaseError
-from support.storage.damage import FORMAT_VERSION, damaged
-from support.storage.documents import LARGEST_DIMENSION, Document, Header, Records, read_document
+from support.storage.damage import damaged
+from support.storage.documents import Document, Header, Records, read_document
 from support.storage.journal import JOURNAL_NAME, Journal
-from support.storage.lines import END, OtherForm, RecordLines, open_lines, parse_keys
+from support.storage.lines import (
+    END,
+    LARGEST_DIMENSION,
+    OtherForm,
+    RecordLines,
+    open_lines,
+    parse_keys,
+)
 from support.storage.strict_json import to_json
 from support.text import clean_text
 
@@ -34,7 +42,7 @@ class VectorTable(Document):
     def read(cls, path: Path) -> "VectorTable":
         """The table in a file, whatever model made it. Raises DatabaseError."""
         with suppress(ValueError, KeyError), open_lines(path) as lines:
-            if lines.header.get("format_version") == FORMAT_VERSION:
+            if lines.is_plain():
                 table = cls(path, lines.header)
                 table._replace_by_line(lines)
                 return table
@@ -75,9 +83,9 @@ class VectorTable(Document):
 
     def _adopt_header(self, header: Header) -> None:
         """Keeps what the file's images were decoded for: all other fields have to fit."""
-        self.header.pop(DECODED_FOR, None)
-        if DECODED_FOR in header:
-            self.header[DECODED_FOR] = header[DECODED_FOR]
+        own = {key: value for key, value in self.header.items() if key != DECODED_FOR}
+        own.update({key: value for key, value in header.items() if key == DECODED_FOR})
+        self.header = own  # at once: another thread may be reading it
 
     @property
     def decoded_for(self) -> int | None:
@@ -134,7 +142,7 @@ def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
 
     With what the journal of its databases holds for it. Raises DatabaseError.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     journal = Journal(path.parent.parent / JOURNAL_NAME)
     while True:
         header = journal.header() if journal.path.exists() else None
@@ -143,7 +151,10 @@ def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
         if position is None or position.header == header:
             break  # else a compaction came in between
     for update in updates:
-        table.update(update.get(f"{path.parent.name}/{path.name}", {}))
+        try:
+            table.update(update.get(f"{path.parent.name}/{path.name}", {}))
+        except ValueError as error:
+            raise damaged(journal.path, f"an update of {path.name}: {error}") from error
     return list(table.rows), table.matrix
 
 
