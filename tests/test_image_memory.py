@@ -306,7 +306,7 @@ print(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) *
 @measured
 @pytest.mark.long
 def test_a_folder_of_huge_photos_takes_no_more_memory_than_one_may(tmp_path):
-    """Eight threads, but no more images of 100 megapixels at once than the limit for one allows."""
+    """Eight threads, but no more images of 100 megapixels at once than one image may take."""
 
     def peak_of(count: int) -> int:
         folder = tmp_path / str(count)

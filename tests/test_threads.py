@@ -125,7 +125,7 @@ def test_images_decoded_at_once_take_no_more_memory_than_one_may(monkeypatch):
     monkeypatch.setattr(images, "to_rgb", slow)
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     for limit, expected in ((10**9, 6), (13 * 10**6, 3), (10**6, 1)):
-        monkeypatch.setattr(images, "MAX_DECODING_BYTES", limit)
+        monkeypatch.setattr(images, "TOGETHER_BYTES", limit)
         most[0] = 0
         in_threads(lambda _: images.decode_image(file.getvalue(), "x"), range(24))
         assert most[0] <= expected and (most[0] == expected or expected == 6)

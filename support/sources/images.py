@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from support.errors import ImageError
 from support.sources.files import HEIC_REMEDY, open_file, reads_heic, refuse_large
-from support.sources.limits import MAX_DECODING_BYTES, needed_bytes, prepare, refuse_large_webp
+from support.sources.limits import needed_bytes, prepare, refuse_large_webp
 from support.sources.pixels import full_scale, in_blocks, is_deep, on_white, to_8_bit
 
 # Pillow's names of the formats of photos: some of its other readers start programs (EPS).
@@ -37,6 +37,8 @@ IMAGE_FORMATS = (
 HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypheis", b"ftypmif1")
 MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory of a large photo
 REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
+# Of memory for images that are decoded at the same time; one alone may take more.
+TOGETHER_BYTES = 1_000_000_000
 SPARE = 3  # and is decoded to no less than so many, before it is reduced
 LARGE_SIDE = 4 * MAX_SIDE  # pixels; from here on, transparent images are not copied as a whole
 # Pillow's modes that are shrunk as they are; to shrink transparent ones takes a copy.
@@ -143,7 +145,7 @@ def may_be_small(usual: Image.Image, seen: int) -> bool:
 
 
 class _Memory:
-    """What images that are decoded at the same time take together: no more than one alone may."""
+    """What images that are decoded at the same time take together."""
 
     def __init__(self) -> None:
         self._taken = 0  # bytes
@@ -153,7 +155,7 @@ class _Memory:
     def take(self, needed: int) -> Iterator[None]:
         """Waits until `needed` bytes are free, or no other image is being decoded."""
         with self._change:
-            while self._taken and self._taken + needed > MAX_DECODING_BYTES:
+            while self._taken and self._taken + needed > TOGETHER_BYTES:
                 self._change.wait()
             self._taken += needed
         try:
