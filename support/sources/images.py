@@ -39,6 +39,9 @@ MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory
 REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
 # Of memory for images that are decoded at the same time; one alone may take more.
 TOGETHER_BYTES = 1_000_000_000
+# Pillow holds an image in blocks of this size. Above 32 MiB the C library gives each back to the
+# system when it is freed; of smaller ones, every thread would keep those of its largest image.
+BLOCK_BYTES = 64 * 2**20
 SPARE = 3  # and is decoded to no less than so many, before it is reduced
 LARGE_SIDE = 4 * MAX_SIDE  # pixels; from here on, transparent images are not copied as a whole
 # Pillow's modes that are shrunk as they are; to shrink transparent ones takes a copy.
@@ -195,12 +198,13 @@ def _open(file: BufferedIOBase, label: str) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _register_formats() -> None:
-    """Once a process, for each decoding of which Pillow's warnings would be noise.
+    """Makes Pillow ready, once a process.
 
-    As of a bomb: the limit is ours. Filters for the time of one decoding would be another thread's
-    too.
+    Its warnings, as of a bomb, are hidden: the limit is ours. (Filters for the time of one decoding
+    would be those of other threads too.)
     """
     warnings.filterwarnings("ignore", module=r"PIL\b")
+    Image.core.set_block_size(BLOCK_BYTES)
     Image.init()
     if reads_heic():
         import pi_heif

@@ -4,8 +4,9 @@ import errno
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import DEFAULT_BUFFER_SIZE
 from pathlib import Path
+from typing import BinaryIO
 
 from support.errors import DatabaseError
 
@@ -31,12 +32,12 @@ def unwritable(path: Path, setting: str = "DB_DIR") -> Iterator[None]:
         ) from error
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: Path, buffer: int = DEFAULT_BUFFER_SIZE) -> BinaryIO:
     """The file, opened for reading. Raises OSError for a pipe or a device: one might never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         kind = "Is a directory" if path.is_dir() else "Not a file"
         raise OSError(errno.EISDIR if path.is_dir() else errno.EINVAL, kind, str(path))
-    return path.open("rb")
+    return path.open("rb", buffer)
 
 
 def read_regular(path: Path) -> bytes:
