@@ -37,12 +37,12 @@ IMAGE_FORMATS = (
 HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypheis", b"ftypmif1")
 MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory of a large photo
 REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
+SPARE = 3  # and is decoded to no less than so many, before it is reduced
 # Of memory for images that are decoded at the same time; one alone may take more.
 TOGETHER_BYTES = 1_000_000_000
 # Pillow holds an image in blocks of this size. Above 32 MiB the C library gives each back to the
 # system when it is freed; of smaller ones, every thread would keep those of its largest image.
 BLOCK_BYTES = 64 * 2**20
-SPARE = 3  # and is decoded to no less than so many, before it is reduced
 LARGE_SIDE = 4 * MAX_SIDE  # pixels; from here on, transparent images are not copied as a whole
 # Pillow's modes that are shrunk as they are; to shrink transparent ones takes a copy.
 PLAIN_MODES = ("L", "RGB", "CMYK", "YCbCr")

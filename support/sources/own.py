@@ -11,6 +11,7 @@ from support.paths import expand_home
 from support.records import Sample
 from support.sources.files import open_file
 from support.sources.images import decode_file, decoding, to_rgb
+from support.sources.known import digest_of
 from support.text import clean_text
 
 
@@ -25,7 +26,7 @@ def own_sample(image: str | Path | Image.Image) -> Sample:
         raise ImageError("There is no image file ''. Check the spelling.")
     path = expand_home(image).absolute()  # the databases remember it
     with open_file(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = digest_of(file)
     label = clean_text(str(path))
     return Sample(content_hash=digest, label=label, open_image=partial(decode_file, path, label))
 
