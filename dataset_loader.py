@@ -17,7 +17,7 @@ from support.errors import ImageError, SettingError
 from support.garbage import without_search_for_garbage
 from support.hub.names import resolve_names
 from support.log import log
-from support.records import ResolvedNames, Sample
+from support.records import ResolvedNames, Sample, SplitHashes
 from support.sources.columns import clean_captions
 from support.sources.files import OutsideFolderError
 from support.sources.images import decode
@@ -28,6 +28,10 @@ from support.text import first_few
 # Looked up by name, as plugins are, when a notebook asks for the dataset alone: the stages do not
 # import the demo. Everything else gets it from main.
 DEMO = "demo:EMBEDDED"
+NOT_SPLIT = (
+    "No experiments are set aside of this dataset: it was opened for search or own images. For "
+    "experiments, open it with initialize_system()."
+)
 
 
 class DatasetLoader:
@@ -35,19 +39,19 @@ class DatasetLoader:
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        name: str,
-        experiments: int,
-        mode: str = "hub",
+        experiments: Sequence[Sample],
+        gallery: Sequence[Sample],
+        names: ResolvedNames,
         revision: str | None = None,
     ):
-        self.name = name  # Hub name, folder, or "demo"
-        self.mode = mode
+        self.name = names.label  # Hub name, folder, or "demo"
+        self.mode = names.mode
+        self.model = names.model  # the model of a kind that goes with it
         self.revision = revision  # Hub commit; None for a local dataset
-        self.unreadable: dict[str, str] = {}  # gallery images that cannot be decoded: label -> why
-        self._experiments = _with_role("experiment", samples[:experiments])
-        self._gallery = _with_role("training", samples[experiments:])
-        self.gallery_hashes = frozenset(sample.content_hash for sample in self._gallery)
+        self.unreadable: dict[str, str] = {}  # images that cannot be decoded: label -> why
+        self._experiments = _with_role("experiment", experiments)
+        self._gallery = _with_role("training", gallery)
+        self.hashes = SplitHashes(_hashes(self._gallery), _hashes(self._experiments))
 
     def get_training_data(self) -> Sequence[Sample]:
         """The gallery, by rank; each a mapping whose image is decoded when it is read."""
@@ -64,6 +68,8 @@ class DatasetLoader:
         """
         index = config.EXPERIMENT_IMAGE_INDEX if index is None else index
         count = len(self._experiments)
+        if not count:
+            raise SettingError(NOT_SPLIT)
         if not isinstance(index, int) or not 0 <= index < count:
             raise SettingError(
                 f"The experiment index is {index!r}; it must be a whole number from 0 to "
@@ -73,27 +79,31 @@ class DatasetLoader:
 
 
 def load_and_split_dataset(
-    names: ResolvedNames | None = None, known: KnownHashes | None = None
+    names: ResolvedNames | None = None, known: KnownHashes | None = None, split: bool = True
 ) -> DatasetLoader:
     """The dataset of `names` (by default what config names), split by config.RANDOM_SEED.
 
-    `known` are hashes of its images from earlier runs, and collects those of this one.
+    Without `split` no experiments are set aside; images without captions always belong to the
+    gallery. `known` are hashes of its images from earlier runs, and collects those of this one.
     Raises SettingError for a path that is not there, a column or split that cannot be found, or a
-    dataset too small for config.EXPERIMENT_SAMPLES; HubError for a Hub dataset that cannot be
-    fetched; PipelineError for a table that is damaged.
+    dataset with too few captions for config.EXPERIMENT_SAMPLES; HubError for a Hub dataset that
+    cannot be fetched; PipelineError for a table that is damaged.
     """
-    names = names or resolve_names(pkgutil.resolve_name(DEMO))
+    names = names or resolve_names(pkgutil.resolve_name(DEMO), needed=())
     with without_search_for_garbage():
         hashes = known or KnownHashes()
         source = open_source(names.dataset, hashes)
         samples = _merge_copies(_read_samples(source), names.dataset)
         if known is None:
             hashes.forget()
+    _log_uncaptioned(samples)
     ranked = sorted(samples, key=lambda sample: _rank(sample.content_hash))[: config.TOTAL_SAMPLES]
-    if len(ranked) <= config.EXPERIMENT_SAMPLES:
-        raise SettingError(_too_small(len(ranked), names.dataset))
-    experiments = config.EXPERIMENT_SAMPLES
-    return DatasetLoader(ranked, names.label, experiments, names.mode, source.revision)
+    experiments = _experiments_of(ranked, names) if split else []
+    chosen = _hashes(experiments)
+    gallery = [sample for sample in ranked if sample.content_hash not in chosen]
+    if not gallery:
+        raise SettingError(f"The dataset '{names.dataset}' has no image that can be read.")
+    return DatasetLoader(experiments, gallery, names, source.revision)
 
 
 # --- The split ------------------------------------------------------------------------------------
@@ -105,15 +115,26 @@ def _rank(content_hash: str) -> str:
     return hashlib.sha256(f"{config.RANDOM_SEED}:{content_hash}".encode()).hexdigest()
 
 
+def _experiments_of(ranked: Sequence[Sample], names: ResolvedNames) -> list[Sample]:
+    """The images that are set aside: the first with captions. Raises SettingError for too few."""
+    captioned = [sample for sample in ranked if sample.captions]
+    if len(captioned) <= config.EXPERIMENT_SAMPLES:
+        raise SettingError(_too_few(len(captioned), len(ranked), names))
+    return captioned[: config.EXPERIMENT_SAMPLES]
+
+
+def _hashes(samples: Iterable[Sample]) -> frozenset[str]:
+    return frozenset(sample.content_hash for sample in samples)
+
+
 def _with_role(role: str, samples: Iterable[Sample]) -> list[Sample]:
     return [replace(sample, role=role, role_index=i) for i, sample in enumerate(samples)]
 
 
 def _read_samples(source: Source) -> Iterator[Sample]:
-    """The samples of a source in its order; rows without file or caption are left out."""
+    """The samples of a source in its order; rows without a file are left out."""
     missing: list[str] = []
     outside: list[str] = []
-    uncaptioned = 0
     rows = range(len(source))
     hidden = not config.SHOW_PROGRESS
     for row in tqdm(rows, desc="Reading images", unit="image", delay=2, disable=hidden):
@@ -124,10 +145,8 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         except ImageError as error:
             missing.append(str(error))
         else:
-            if captions:
-                decode_row = partial(_decode_row, source, row)
-                yield Sample(digest, source.label(row), decode_row, captions, original_index=row)
-            uncaptioned += not captions
+            decode_row = partial(_decode_row, source, row)
+            yield Sample(digest, source.label(row), decode_row, captions, original_index=row)
     if missing:
         log.warning(
             "%d of %d images cannot be read and are left out: %s",
@@ -141,8 +160,17 @@ def _read_samples(source: Source) -> Iterator[Sample]:
             len(outside),
             first_few(outside),
         )
-    if uncaptioned:
-        log.warning("%d images have no caption and are left out.", uncaptioned)
+
+
+def _log_uncaptioned(samples: Sequence[Sample]) -> None:
+    """Logs how many images have no caption, where others have one."""
+    without = sum(not sample.captions for sample in samples)
+    if 0 < without < len(samples):
+        log.warning(
+            "%d of %d images have no caption: they are found by look, and give no context.",
+            without,
+            len(samples),
+        )
 
 
 def _decode_row(source: Source, row: int, seen: int | None = None) -> Image.Image:
@@ -171,14 +199,25 @@ def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:
     return list(merged.values())
 
 
-def _too_small(count: int, name: str) -> str:
-    if count < 2:
-        return (
-            f"The dataset '{name}' has {count} usable images with captions; at least 2 are needed."
+def _too_few(captioned: int, count: int, names: ResolvedNames) -> str:
+    """Why experiments cannot be set aside, and what to do."""
+    if captioned < 2:
+        text = (
+            f"--index, --all and evaluate need images with captions: '{names.dataset}' has "
+            f"{captioned} among {count}; at least 2 are needed. Add a list of captions to it (see "
+            '"Your own photos" in the README).'
         )
-    proposed = max(1, count // 5)
+        own = f" --dataset '{names.dataset}'"
+        return text + (
+            f' Without captions it can be searched: main.py search{own} "a red car"; and '
+            f"captioned: main.py{own} --image '{names.dataset}'"
+            if names.own_dataset
+            else ""
+        )
+    proposed = max(1, captioned // 5)
+    which = "" if captioned == count else " with captions"
     return (
-        f"EXPERIMENT_SAMPLES is {config.EXPERIMENT_SAMPLES}, but '{name}' has only {count} images "
-        f"and the gallery needs at least one. Allowed: 1 to {count - 1}. Set it to {proposed}, "
-        f"say: --experiment-samples {proposed}"
+        f"EXPERIMENT_SAMPLES is {config.EXPERIMENT_SAMPLES}, but '{names.dataset}' has only "
+        f"{captioned} images{which} and the gallery needs at least one. Allowed: 1 to "
+        f"{captioned - 1}. Set it to {proposed}, say: --experiment-samples {proposed}"
     )

@@ -9,6 +9,7 @@ How they survive a crash is described in docs/ARCHITECTURE.md.
 """
 
 import atexit
+import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -192,6 +193,22 @@ class DatabaseManager:
         """Records unit vectors (D,) by content hash or caption. Raises DatabaseError for others."""
         self._store.update(lambda: {self._name(table): table.encode(vectors)})
 
+    def record_images(self, samples: Iterable[Sample]) -> None:
+        """Gives a number to those of `samples` that have none, without their captions."""
+        samples = list(samples)
+
+        def changes() -> Updates:
+            new = [sample for sample in samples if sample.content_hash not in self.captions]
+            numbered = enumerate(new, self._captions.next_index)
+            return {
+                config.CAPTION_DB: {
+                    sample.content_hash: _caption_record(sample, index, None)
+                    for index, sample in numbered
+                }
+            }
+
+        self._update_if_needed(changes)
+
     def record_paths(self, samples: Iterable[Sample]) -> None:
         """Records where those of `samples` lie now that are users' own and were elsewhere."""
         samples = list(samples)
@@ -247,7 +264,7 @@ def _close_all() -> None:
 
 def _caption_record(sample: Sample, index: int, old: CaptionRecord | None) -> CaptionRecord:
     """The record of an image, with the captions that the database holds already."""
-    if old is not None and sample.role == "own" and old["original_index"] is not None:
+    if old is not None and sample.role == "own" and _is_of_dataset(old):
         # A user's copy of a dataset's image does not rename it.
         image, original_index = old["image"], old["original_index"]
     else:
@@ -259,3 +276,10 @@ def _caption_record(sample: Sample, index: int, old: CaptionRecord | None) -> Ca
         "captions": old["captions"] if old else [],
         "generated": old["generated"] if old else None,
     }
+
+
+def _is_of_dataset(record: CaptionRecord) -> bool:
+    """Whether an image belongs to the dataset, and its file, if it is one, is still there."""
+    path = record["image"]
+    is_file = os.path.isabs(path)  # noqa: PTH117 - else a row of a table
+    return record["original_index"] is not None and (not is_file or os.path.lexists(path))

@@ -192,21 +192,26 @@ class ImageVectorStore(Protocol):
     def add_vectors(self, table: VectorTable, vectors: Mapping[str, np.ndarray]) -> None: ...
 
 
-def embed_dataset(dataset: SplitDataset, ref: ModelRef, store: ImageVectorStore) -> EmbeddedImages:
+def embed_dataset(
+    dataset: SplitDataset, ref: ModelRef, store: ImageVectorStore, experiments: bool = False
+) -> EmbeddedImages:
     """Embeds the images for which `store` has no vector yet by the image model of `ref`.
 
-    The gallery, and what was captioned earlier, so that it gives context under a new model too.
-    Images that cannot be read are added to the dataset's `unreadable`.
+    The gallery, and what was captioned earlier, so that it gives context under a new model too; all
+    `experiments`, so that a search finds them, only if asked for. Images that cannot be read are
+    added to the dataset's `unreadable`.
     """
     embedder = load_image_embedder(ref)
     vectors = store.image_vectors(ref, embedder.dimension, BACKEND, embedder.seen_side)
     images = EmbeddedImages(embedder, vectors)
     captions = store.caption_table
-    now = _Seen(dataset, (captions.loads, vectors.loads), len(captions.changed))
+    now = _Seen(dataset, (captions.loads, vectors.loads), len(captions.changed), experiments)
     missing = _without_vector(captions, vectors, now)
     readable = [sample for sample in missing if sample.label not in dataset.unreadable]
     skipped = embed_gallery(readable, images, lambda new: store.add_vectors(vectors, new))
     dataset.unreadable.update(skipped)
+    if before := _seen.get(vectors):
+        now = now._replace(experiments=experiments or (before.covers(now) and before.experiments))
     _seen[vectors] = now  # what was missing has been embedded, or cannot be
     return images
 
@@ -217,6 +222,12 @@ class _Seen(NamedTuple):
     dataset: SplitDataset
     loads: tuple[int, int]  # of captions and vectors
     changes: int  # of captions
+    experiments: bool  # whether all of them were looked at
+
+    def covers(self, other: "_Seen") -> bool:
+        """Whether all that `other` looks through was seen, but for what changed since."""
+        same = self.dataset is other.dataset and self.loads == other.loads
+        return same and self.experiments >= other.experiments
 
 
 _seen: WeakKeyDictionary[VectorTable, _Seen] = WeakKeyDictionary()
@@ -227,12 +238,14 @@ def _without_vector(captions: CaptionTable, vectors: VectorTable, now: _Seen) ->
 
     All are looked at once, then only those whose records have changed.
     """
-    gallery = now.dataset.get_training_data()
+    samples = [*now.dataset.get_training_data()]
+    if now.experiments:
+        samples += now.dataset.get_experiment_data()
     keys: Iterable[str] = captions.records
     before = _seen.get(vectors)
-    if before and before.dataset is now.dataset and before.loads == now.loads:
-        gallery, keys = (), captions.changed[before.changes :]
-    missing = [sample for sample in gallery if sample.content_hash not in vectors.rows]
+    if before and before.covers(now):
+        samples, keys = [], captions.changed[before.changes :]
+    missing = [sample for sample in samples if sample.content_hash not in vectors.rows]
     records = {key: captions.records[key] for key in keys if key not in vectors.rows}
     captioned = {key: record for key, record in records.items() if record["generated"]}
     return missing + _captioned_earlier(captioned, now.dataset, missing)

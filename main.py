@@ -15,15 +15,14 @@ result = run_experiment(dataset_loader, db_manager, experiment_index=42)
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-import config
 import demo
-from caption_embedder import embed_captions, load_caption_embedder
+from caption_embedder import embed_captions
 from cli import flags, output, process
 from dataset_loader import DatasetLoader, load_and_split_dataset
 from db_manager import DatabaseManager, database_folder
@@ -33,38 +32,41 @@ from experiments.finished import read_results
 from experiments.pools import fixed_pool
 from experiments.results import Clock, build_results, made_with, save_results, save_summary
 from experiments.runs import Outcome, Prepared, Work, caption_all
-from experiments.search import clean_query, is_text, search_by_image, search_by_text
+from experiments.search import Query, make_query, read_queries, search, text_and_image
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
 from prompt_generator import build_prompts
 from similarity_search import Pool
 from support.errors import PipelineError
-from support.hub.names import configured_models, resolve_names
+from support.hub.names import MODEL_KINDS, resolve_names
 from support.paths import expand_home
-from support.records import Models, Neighbor, Sample
+from support.records import Neighbor, Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
-from support.sources.files import find_images
+from support.sources.files import find_all_images
 from support.sources.known import KNOWN_HASHES, KnownHashes
 from support.sources.own import own_sample
 from support.storage.vectors import VectorTable
 from support.text import printable
 from support.threads import in_threads
-from vlm_captioner import load_captioner, write_captions
+from vlm_captioner import write_captions
 
 
 # --- The notebook interface -----------------------------------------------------------------------
 def initialize_system(
-    own_images: bool = False, rebuild: bool = False, verify: bool = False
+    own_images: bool = False, rebuild: bool = False, verify: bool = False, for_search: bool = False
 ) -> System:
     """Stages 1 and 2: (DatasetLoader, DatabaseManager), with the gallery embedded.
 
     `own_images` says that images from outside the dataset follow (then the demo never replaces the
-    real models); `rebuild` recomputes vectors that are damaged or do not fit; `verify` hashes every
-    image again. Raises PipelineError with what to do.
+    real models); `for_search` that nothing is captioned: then the image model alone is needed. With
+    either, a dataset on this disk sets no experiments aside. `rebuild` recomputes vectors that are
+    damaged or do not fit; `verify` hashes every image again. Raises PipelineError with what to do.
     """
-    system = open_system(own_images, rebuild, verify)
-    _locate_models(system)  # a download or a refusal comes before the long work
+    needed = ("clip",) if for_search else MODEL_KINDS
+    system = open_system(own_images, rebuild, verify, needed, not (for_search or own_images))
+    for kind in needed:  # a download or a refusal comes before the long work
+        system.model(kind)
     embed_images(system)
     return system
 
@@ -106,19 +108,27 @@ def caption_image(
 
 
 def search_images(
-    query: str | Path | Image.Image,
+    query: str | Path | Image.Image | None,
     dataset_loader: DatasetLoader,
     db_manager: DatabaseManager,
     top_k: int | None = None,
+    *,
+    by: str | None = None,
+    image: str | Path | Image.Image | None = None,
+    without: str | Sequence[str] = (),
+    within: str | Path = "all",
+    min_similarity: float | None = None,
 ) -> list[SimilarImage]:
-    """The `top_k` images that fit `query` best.
+    """The `top_k` images that fit `query` best: a text, a path or a PIL image.
 
-    A text is compared with their captions, an image (a path or a PIL image) with their looks. A
-    text with the suffix of an image file is taken for a path.
+    A text with the suffix of an image file is taken for a path. `by` "caption" compares a text with
+    captions, "look" with the images themselves, "both" fuses the two. `image` beside a text: like
+    both together; `without`: a text or several to avoid. `within` "all", "gallery", "captioned" or
+    a folder.
     """
-    wanted = clean_query(query) if is_text(query) else own_sample(query)
-    found = _search(wanted, System(dataset_loader, db_manager), top_k)
-    return [neighbor.as_dict() for neighbor in found]
+    words, shown = text_and_image(query, image)
+    wanted = make_query(words, shown, without, by, within, min_similarity, top_k)
+    return [neighbor.as_dict() for neighbor in _search(wanted, System(dataset_loader, db_manager))]
 
 
 def evaluate_retrieval(
@@ -140,28 +150,32 @@ def _evaluate(
     system: System, samples: int | None, arms: Sequence[str] | None
 ) -> evaluation.Evaluation:
     chosen = evaluation.check_arms(arms)
-    dataset_loader = system.dataset_loader
-    models = _locate_models(system)
-    images = embed_images(system)
-    pipeline = evaluation.Pipeline(
-        images=images,
-        captioner=load_captioner(models.vlm),
-        caption_embedder=load_caption_embedder(models.text),
-        pool=system.pool(images.vectors, generated=False),
-        made_with=made_with(dataset_loader, models),
-        extra=SCORES if dataset_loader.name == demo.EMBEDDED.label else None,
+    models = system.models()
+    extra = SCORES if system.dataset_loader.name == demo.EMBEDDED.label else None
+    pipeline = evaluation.open_pipeline(system, embed_images(system), models, extra)
+    return evaluation.evaluate(
+        system.dataset_loader.get_experiment_data()[:samples], chosen, pipeline
     )
-    return evaluation.evaluate(dataset_loader.get_experiment_data()[:samples], chosen, pipeline)
 
 
 # --- The seven stages in order --------------------------------------------------------------------
-def open_system(own_images: bool = False, rebuild: bool = False, verify: bool = False) -> System:
-    """Stage 1: the dataset and its databases, with the captions of its gallery."""
+def open_system(
+    own_images: bool = False,
+    rebuild: bool = False,
+    verify: bool = False,
+    needed: Collection[str] = MODEL_KINDS,
+    split: bool = True,
+) -> System:
+    """Stage 1: the dataset and its databases, with the captions of its gallery.
+
+    For a command to which the models `needed` are; without `split`, no experiments of a dataset on
+    this disk are set aside.
+    """
     check_settings()
-    names = resolve_names(demo.EMBEDDED, own_images, newest=rebuild)
+    names = resolve_names(demo.EMBEDDED, own_images, rebuild, needed)
     folder = database_folder(names.label, names.database_suffix)
     known = KnownHashes(folder / KNOWN_HASHES, verify)
-    dataset_loader = load_and_split_dataset(names, known)
+    dataset_loader = load_and_split_dataset(names, known, split or not names.own_dataset)
     # The demo's own databases follow its models; a user's never change unasked.
     renew = names.label == demo.EMBEDDED.label
     db_manager = DatabaseManager(folder, names.label, rebuild, renew)
@@ -170,11 +184,15 @@ def open_system(own_images: bool = False, rebuild: bool = False, verify: bool = 
     return System(dataset_loader, db_manager)
 
 
-def embed_images(system: System) -> EmbeddedImages:
-    """Stage 2: embeds the images that config's model has not seen: gallery and captioned ones."""
-    clip = model_refs(system.dataset_loader.mode).clip
-    ref = system.located(config.IMAGE_EMBEDDING_DB, clip)
-    return embed_dataset(system.dataset_loader, ref, system.db_manager)
+def embed_images(system: System, experiments: bool = False) -> EmbeddedImages:
+    """Stage 2: embeds the images that config's model has not seen: gallery and captioned ones.
+
+    With `experiments` those too, for a search.
+    """
+    dataset_loader, db_manager = system
+    if experiments:
+        db_manager.record_images(dataset_loader.get_experiment_data())
+    return embed_dataset(dataset_loader, system.model("clip"), db_manager, experiments)
 
 
 def run_stages(
@@ -204,7 +222,7 @@ def write_results(
     batch: Prepared, table: VectorTable, system: System, run: str | None
 ) -> list[Result]:
     """Stages 5 to 7 for a batch; its vectors go into `table`."""
-    models, clock, samples = _locate_models(system), batch.clock, batch.samples
+    models, clock, samples = system.models(), batch.clock, batch.samples
     shown, origin = (batch.images, batch.prompts), made_with(system.dataset_loader, models)
     made = clock.time("captioning", write_captions, *shown, models.vlm, origin, run)
     add, captions = system.db_manager.add_all_generated, [caption.caption for caption in made]
@@ -225,7 +243,7 @@ def _run_over(
     """
     system.db_manager.refresh()
     images = embed_images(system)
-    run, pool = fixed_pool(system, images.vectors, _locate_models(system), recaption)
+    run, pool = fixed_pool(system, images.vectors, system.models(), recaption)
 
     def caption(batch: Prepared) -> list[Result]:
         return write_results(batch, embed_images(system).vectors, system, run)
@@ -234,27 +252,10 @@ def _run_over(
     return caption_all(items, run, system.db_manager, work)
 
 
-# --- Search ---------------------------------------------------------------------------------------
-def _search(query: str | Sample, system: System, top_k: int | None = None) -> list[Neighbor]:
-    """The `top_k` images nearest to a text, or to a sample."""
+def _search(query: Query, system: System) -> list[Neighbor]:
+    """The images that fit `query` best."""
     system.db_manager.refresh()
-    if isinstance(query, Sample):
-        return search_by_image(query, system, embed_images(system), top_k)
-    # The text model alone: a search by text must not wait for a download of the others.
-    refs = model_refs(system.dataset_loader.mode)
-    text_model = system.located(config.CAPTION_EMBEDDING_DB, refs.text)
-    return search_by_text(query, system, text_model, top_k)
-
-
-# --- The models -----------------------------------------------------------------------------------
-def model_refs(mode: str) -> Models:
-    """The models that config names, or the demo's."""
-    return demo.EMBEDDED.models() if mode == "demo" else configured_models()
-
-
-def _locate_models(system: System) -> Models:
-    """The three models with their files, downloaded where they are missing."""
-    return system.all_located(model_refs(system.dataset_loader.mode))
+    return search(query, system, lambda: embed_images(system, experiments=True))
 
 
 # --- The command line -----------------------------------------------------------------------------
@@ -270,14 +271,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _caption_command(arguments: Namespace) -> int:
     names = arguments.image or []
-    paths = [path for name in names for path in find_images(name)]
+    paths, empty = find_all_images(names)
     # A file that cannot be read is reported before the dataset is opened and models are loaded.
     is_single = len(names) == 1 and paths == [expand_home(names[0])]
     single = own_sample(paths[0]) if is_single else None
     system = initialize_system(bool(names), **flags.repairs(arguments))
     with system.db_manager:
         if arguments.all or (names and not single):
-            return _caption_many(paths, system, hasattr(arguments, "recaption"))
+            status = _caption_many(paths, system, hasattr(arguments, "recaption"))
+            return output.report_failures(" ".join(empty.values())) or status
         result = run_stages([single], system)[0] if single else run_experiment(*system)
         output.print_result(result)
         output.print_gallery(system.dataset_loader)
@@ -294,7 +296,7 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
     output.print_gallery(system.dataset_loader)
     kind = "images" if paths else "experiments"
     rows = list(outcome.rows.values()) if paths else outcome.of(samples)
-    origin = made_with(system.dataset_loader, _locate_models(system))
+    origin = made_with(system.dataset_loader, system.models())
     path = save_summary(kind, origin, outcome.run, rows, outcome.failures, outcome.seconds)
     print(printable(f"{outcome.summary_text(kind)} Summary: {path}"))
     return output.report_failures(outcome.failures_text())
@@ -302,11 +304,14 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
 
 def _search_command(arguments: Namespace) -> int:
     # What cannot be searched for is reported before the dataset is opened and models are loaded.
-    by_image = arguments.image is not None
-    query = own_sample(arguments.image) if by_image else clean_query(arguments.query)
-    system = open_system(by_image, **flags.repairs(arguments))
+    texts = read_queries(arguments.queries) if arguments.queries else [arguments.query]
+    options = arguments.without, arguments.by, arguments.within, arguments.min_similarity
+    queries = [make_query(text, arguments.image, *options) for text in texts]
+    by_image, needed = arguments.image is not None, queries[0].models()
+    system = open_system(by_image, needed=needed, split=False, **flags.repairs(arguments))
     with system.db_manager:
-        output.print_neighbors(_search(query, system))
+        for query in queries:
+            output.print_found(query.text, _search(query, system), arguments)
     return 0
 
 

@@ -1,81 +1,18 @@
 """Stage 3: the images most like a query, by cosine similarity; a text's words count too."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 import config
+from support.candidates import Candidate, Record, Scope, as_candidate, has_gone, searched_captions
 from support.errors import SettingError
-from support.records import Neighbor, Sample
+from support.records import Neighbor, Sample, SplitHashes
 from support.search.growing import GrowingArray
 from support.search.nearest import exact_products, nearest_rows, nearest_values, ranks_within
 from support.search.words import WordIndex, words_of
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An image that may be found, with the captions it may give."""
-
-    key: str  # content hash
-    index: int  # the databases' number
-    captions: tuple[str, ...]
-    source: str  # "original" or "generated"
-    original_index: int | None
-    image: str
-
-    def as_neighbor(
-        self, similarity: float, caption: str | None = None, source: str | None = None
-    ) -> Neighbor:
-        """This image as found; by default with its first caption."""
-        return Neighbor(
-            index=self.index,
-            similarity=similarity,
-            captions=self.captions,
-            caption=self.captions[0] if caption is None else caption,
-            original_index=self.original_index,
-            source=source or self.source,
-            image=self.image,
-        )
-
-
-def given_captions(
-    key: str, record: Mapping[str, Any], gallery: frozenset[str]
-) -> tuple[Sequence[str], str]:
-    """The captions that the image of a databases' record gives, and their source.
-
-    An image of `gallery` (content hashes) gives its original captions, any other image only what
-    this system wrote for it: an experiment image never gives away its references. Without any, it
-    may not be found.
-    """
-    if key in gallery:
-        return record["captions"], "original"
-    return [record["generated"]["caption"]] if record["generated"] else [], "generated"
-
-
-def as_candidate(key: str, record: Mapping[str, Any], gallery: frozenset[str]) -> Candidate:
-    """The image of a databases' record, with what it gives."""
-    captions, source = given_captions(key, record, gallery)
-    place = record["original_index"], record["image"]
-    return Candidate(key, record["index"], tuple(captions), source, *place)
-
-
-def candidates(
-    records: Mapping[str, dict[str, Any]], gallery: frozenset[str], generated: bool | None = None
-) -> list[Candidate]:
-    """Those of the databases' caption `records` that may be found or give context.
-
-    See `given_captions`; what this system wrote only where `generated` says so, which is
-    config.USE_GENERATED_AS_CONTEXT by default.
-    """
-    generated = config.USE_GENERATED_AS_CONTEXT if generated is None else generated
-    return [
-        as_candidate(key, record, gallery)
-        for key, record in records.items()
-        if key in gallery or (generated and record["generated"])
-    ]
 
 
 def top_k(
@@ -115,11 +52,12 @@ class Pool:
     visible: np.ndarray  # (N,) bool: which rows are found
     numbers: np.ndarray  # (N,) the databases' number of the image of each row
     neighbor: Callable[[int, float], Neighbor]  # of a row and its similarity
+    has_gone: Callable[[int], bool] = lambda _: False  # whether the file of a row is missing
 
     @classmethod
     def of(cls, images: Iterable[Candidate], rows: Mapping[str, int], matrix: np.ndarray) -> "Pool":
-        """A pool of those of `images` that have a row and a caption."""
-        by_row = {rows[c.key]: c for c in images if c.key in rows and any(c.captions)}
+        """A pool of those of `images` that have a row, whether their files are there or not."""
+        by_row = {rows[image.key]: image for image in images if image.key in rows}
         numbers, visible = np.zeros(len(matrix), np.int64), np.zeros(len(matrix), bool)
         numbers[list(by_row)] = [image.index for image in by_row.values()]
         visible[list(by_row)] = True
@@ -177,7 +115,10 @@ class Pool:
     def _nearest(
         self, queries: np.ndarray, exclude: Sequence[str | None], k: int | None
     ) -> list[list[tuple[int, float]]]:
-        """Row and similarity of the `k` images nearest to each of `queries` (B, D), as `top_k`."""
+        """Row and similarity of the `k` images nearest to each of `queries` (B, D), as `top_k`.
+
+        Only of what is found it is looked whether the file is still there.
+        """
         k = checked_k(k)
         excluded = np.array([self.rows.get(key or "", -1) for key in exclude], np.int64)
         which, rows = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
@@ -189,6 +130,10 @@ class Pool:
             which[order].tolist(), rows[order].tolist(), similarities[order].tolist(), strict=True
         ):
             best[of].append((row, similarity))
+        if gone := [row for row in np.unique(rows[order]).tolist() if self.has_gone(row)]:
+            left = self.visible.copy()
+            left[gone] = False
+            return replace(self, visible=left)._nearest(queries, exclude, k)
         return best
 
 
@@ -201,13 +146,10 @@ class CaptionPool:
     """
 
     def __init__(
-        self,
-        records: Mapping[str, dict[str, Any]],
-        gallery: frozenset[str],
-        rows: Mapping[str, int],
+        self, records: Mapping[str, Record], dataset: SplitHashes, rows: Mapping[str, int]
     ):
         """The databases' caption `records`; `rows`: caption -> row of the matrix of vectors."""
-        self._records, self._gallery, self._rows = records, gallery, rows
+        self._records, self._dataset, self._rows = records, dataset, rows
         self._words = WordIndex()
         self._places: dict[str, int] = {}  # key -> place, of the images that may be found
         self._keys: list[str] = []  # by place, as all that follows
@@ -225,7 +167,7 @@ class CaptionPool:
         """Adds an image with its captions, in place of those it had."""
         self._remove(key)
         record = self._records[key]
-        captions = searched_captions(key, record, self._gallery)
+        captions = searched_captions(key, record, self._dataset)
         if captions:
             place, first = len(self._keys), len(self._captions)
             self._places[key] = place
@@ -258,14 +200,22 @@ class CaptionPool:
         self._without = [n for n, row in zip(self._without, rows, strict=True) if row < 0]
 
     def search(
-        self, text: str, query: np.ndarray, matrix: np.ndarray, k: int | None = None
+        self,
+        text: str,
+        query: np.ndarray,
+        matrix: np.ndarray,
+        k: int | None = None,
+        without: Sequence[str] = (),
+        within: Scope | None = None,
     ) -> list[Neighbor]:
         """The `k` images that fit `text`, embedded as `query` (D,), best first.
 
         `matrix` (N, D) are the captions' float32 unit vectors. The similarity is a weighted mean of
         the cosine of the image's best caption and the share of the text's words in all its captions
         (config.SEARCH_WORD_WEIGHT): one vector may miss a name or one of several conditions, and
-        several captions may say together what none says alone.
+        several captions may say together what none says alone. The share of the words in each text
+        of `without` is subtracted; in `query` those texts are subtracted already. Only images
+        `within` are searched.
         """
         if not self._places:
             return []
@@ -274,11 +224,34 @@ class CaptionPool:
         scores = scores[self._caption_rows.values]  # (C,)
         best = np.maximum.reduceat(scores, self._starts.values)  # (P,)
         found, weight = self._found.values & (best > -np.inf), config.SEARCH_WORD_WEIGHT
+        if within is not None:
+            found &= self._within(within)
         best[~found] = 0
-        similarities = (1 - weight) * best + weight * self._coverage(text, found)
+        words = self._coverage(text, found)
+        for avoided in without:
+            words -= self._coverage(avoided, found)
+        similarities = (1 - weight) * best + weight * words
         similarities[~found] = -np.inf
-        ranked = top_k(similarities, self._numbers.values, k)
+        ranked = self._nearest_there(similarities, k)
         return [self._as_neighbor(place, similarity, scores) for place, similarity in ranked]
+
+    def _within(self, scope: Scope) -> np.ndarray:
+        """(P,) bool: which images are in `scope`."""
+        records = self._records
+        inside = (key in self._places and scope(key, records[key]) for key in self._keys)
+        return np.fromiter(inside, bool, len(self._keys))
+
+    def _nearest_there(self, similarities: np.ndarray, k: int | None) -> list[tuple[int, float]]:
+        """`top_k` of the images (P,) whose files are still there; only what is found is looked at.
+
+        Changes `similarities`.
+        """
+        while True:
+            ranked = top_k(similarities, self._numbers.values, k)
+            gone = [place for place, _ in ranked if has_gone(self._records[self._keys[place]])]
+            if not gone:
+                return ranked
+            similarities[gone] = -np.inf
 
     def _coverage(self, text: str, found: np.ndarray) -> np.ndarray:
         """(P,) from 0 to 1: the weighted share of the words of `text` in each image's captions.
@@ -300,17 +273,8 @@ class CaptionPool:
     def _as_neighbor(self, place: int, similarity: float, scores: np.ndarray) -> Neighbor:
         """An image with that of its captions which fits best."""
         key, start = self._keys[place], int(self._starts.values[place])
-        image = as_candidate(key, self._records[key], self._gallery)
+        image = as_candidate(key, self._records[key], self._dataset)
         end = self._starts.values[place + 1] if place + 1 < len(self._keys) else len(scores)
         number = int(scores[start:end].argmax())
         source = image.source if number < len(image.captions) else "generated"
         return image.as_neighbor(similarity, self._captions[start + number], source)
-
-
-def searched_captions(
-    key: str, record: Mapping[str, Any], gallery: frozenset[str]
-) -> Sequence[str]:
-    """The captions by which an image is found: those that it gives, and one written anew."""
-    captions, source = given_captions(key, record, gallery)
-    rewritten = source == "original" and record["generated"]
-    return [*captions, record["generated"]["caption"]] if rewritten else captions

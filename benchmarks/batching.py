@@ -32,7 +32,7 @@ def main() -> None:
     samples = system.dataset_loader.get_experiment_data()[: arguments.images]
     images = [sample.image for sample in samples]
     prompts = build_prompts(pool.neighbors_of(samples, embedder.embed(images)))
-    captioner = load_captioner(locate(demo.models().vlm))
+    captioner = load_captioner(locate(demo.model("vlm")))
 
     def seconds(batch_size: int) -> tuple[float, list[str]]:
         config.VLM_BATCH_SIZE = batch_size

@@ -17,6 +17,7 @@ import config
 import demo
 from caption_embedder import CaptionEmbedder
 from similarity_search import CaptionPool
+from support.records import SplitHashes
 
 IMAGES = 1500
 WEIGHTS = (0, 0.15)
@@ -70,7 +71,7 @@ def places_of(
             "captions": shown,
             "generated": None,
         }
-    pool = CaptionPool(records, frozenset(records), rows)
+    pool = CaptionPool(records, SplitHashes(frozenset(records)), rows)
     places = []
     for index, (query, _) in enumerate(images):
         found = pool.search(query, vectors[rows[query]], vectors, 5)

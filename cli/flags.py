@@ -33,11 +33,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         _check_caption(parser, arguments)
     if hasattr(arguments, "recaption") and not (arguments.all or arguments.image):
         parser.error("--recaption goes with --all or --image")
-    if arguments.command == "search" and (arguments.query is None) == (arguments.image is None):
-        search.error(
-            'give either a text or --image: main.py search "a dog runs", '
-            "or main.py search --image photo.jpg"
-        )
+    if arguments.command == "search":
+        _check_search(search, arguments)
     return arguments
 
 
@@ -91,7 +88,23 @@ def _add_search(commands: "Commands[Parser]", common: Parser) -> Parser:
     description = "Finds images by a text or by an image."
     parser = _add_command(commands, common, "search", summary, description)
     parser.add_argument("query", nargs="?", help="what to look for")
-    parser.add_argument("--image", metavar="PATH", help="find images like this one")
+    like = "find images like this one; with a text, like both together"
+    parser.add_argument("--image", metavar="PATH", help=like)
+    avoid = "not like this; may be given several times"
+    parser.add_argument("--without", metavar="TEXT", action="append", default=[], help=avoid)
+    way = "compare a text with captions, with the images themselves, or with both"
+    parser.add_argument("--by", choices=("caption", "look", "both"), help=way)
+    where = "all, gallery, captioned (by this program), or a folder (all)"
+    parser.add_argument("--in", dest="within", metavar="WHERE", default="all", help=where)
+    least = "leave out images that fit less"
+    parser.add_argument("--min-similarity", type=float, metavar="X", help=least)
+    several = "search for each line of FILE; prints a JSON object for each"
+    parser.add_argument("--queries", metavar="FILE", help=several)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON object for each image")
+    form.add_argument("--paths", action="store_true", help="print paths only")
+    null = "print paths, each ended by a null character, for xargs -0"
+    form.add_argument("-0", dest="null", action="store_true", help=null)
     parser.set_defaults(query=None, image=None)
     return parser
 
@@ -114,6 +127,19 @@ def _check_caption(parser: Parser, arguments: argparse.Namespace) -> None:
     by_index = hasattr(arguments, "EXPERIMENT_IMAGE_INDEX")
     if arguments.all + (arguments.image is not None) + by_index > 1:
         parser.error("give one of --index, --all and --image")
+
+
+def _check_search(parser: Parser, arguments: argparse.Namespace) -> None:
+    if arguments.queries is None and arguments.query is None and arguments.image is None:
+        parser.error(
+            'give a text, --image or both: main.py search "a dog runs", '
+            "or main.py search --image photo.jpg"
+        )
+    if arguments.queries is not None:
+        if arguments.query is not None or arguments.image is not None:
+            parser.error("give either --queries or a text and an image")
+        if arguments.paths or arguments.null:
+            parser.error("--queries prints JSON; --paths and -0 do not go with it")
 
 
 def _refuse_unknown_flags(parsers: Sequence[Parser], argv: list[str]) -> None:

@@ -1,12 +1,17 @@
 """What the commands print: results on stdout, failures on stderr."""
 
+import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from support.log import log
 from support.records import Neighbor
 from support.result import Result, SimilarImage
-from support.text import printable
+from support.storage.strict_json import to_json
+from support.terminal import UNSAFE
+from support.text import first_few, printable
 
 
 def print_result(result: Result) -> None:
@@ -35,14 +40,46 @@ def print_result(result: Result) -> None:
 def print_neighbor(neighbor: SimilarImage) -> None:
     """Prints one found image on a line: similarity, number, caption, where it comes from."""
     data = neighbor["metadata"]
-    shown = f"{printable(data['caption'])}  [{data['source']}; {printable(data['image'])}]"
+    image = printable(data["image"])
+    shown = f"{image}  [no caption]"
+    if data["caption"] is not None:
+        shown = f"{printable(data['caption'])}  [{data['source']}; {image}]"
     print(f"  {neighbor['similarity']:.4f}  #{neighbor['index']:<5} {shown}")
 
 
-def print_neighbors(found: Sequence[Neighbor]) -> None:
-    """Prints what a search has found, best first."""
-    for neighbor in found:
-        print_neighbor(neighbor.as_dict())
+def print_found(text: str, found: Sequence[Neighbor], arguments: Namespace) -> None:
+    """Prints what a search for `text` has found, best first, in the form that its flags name."""
+    images = [neighbor.as_dict() for neighbor in found]
+    if arguments.queries is not None:
+        _print_json({"query": text, "similar_images": images})
+    elif arguments.paths or arguments.null:
+        _print_paths([neighbor.image for neighbor in found], "\0" if arguments.null else "\n")
+    else:
+        for image in images:
+            (_print_json if arguments.json else print_neighbor)(image)
+        if not images:
+            log.info("Nothing was found.")
+
+
+def _print_json(value: Any) -> None:
+    """One line; what could steer a terminal is escaped, so that nothing is changed before it."""
+    text = to_json(value)
+    print(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text), flush=True)
+
+
+def _print_paths(images: Sequence[str], end: str) -> None:
+    """Paths, unchanged where no terminal reads them; rows of tables have none."""
+    files = [image for image in images if os.path.lexists(image)]
+    raw = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
+    for file in files:
+        if raw is None:
+            print(printable(file))
+        else:
+            raw.write(os.fsencode(file + end))
+    if raw is not None:
+        raw.flush()
+    if others := [image for image in images if image not in files]:
+        log.warning("%d of %d have no file: %s", len(others), len(images), first_few(others))
 
 
 def print_gallery(dataset: Any) -> None:

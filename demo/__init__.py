@@ -21,7 +21,7 @@ from demo.cache import can_write, ensure_filled
 from demo.manifest import is_sealed
 from support.errors import PipelineError
 from support.hub.names import Demo
-from support.records import ModelRef, Models
+from support.records import ModelRef
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = FOLDER / ".cache"
@@ -37,21 +37,10 @@ def cache_folders() -> list[Path]:
     return [CACHE, users] if users.is_absolute() else [CACHE]  # it is not for a user without a home
 
 
-def models() -> Models:
-    """The demo's models, named as results record them."""
-    refs = {}
-    for kind, folder in model_folders().items():
-        refs[kind] = ModelRef(f"demo/{kind}", str(folder), local=True)
-    return Models(**refs)
-
-
-def model_folders() -> dict[str, Path]:
-    """Folders of the demo's models by kind: clip, vlm and text."""
-    return {
-        "clip": FOLDER / "models" / "clip",
-        "vlm": FOLDER / "models" / "vlm",
-        "text": text_model_folder(),
-    }
+def model(kind: str) -> ModelRef:
+    """The demo's model of a kind ("clip", "vlm" or "text"), named as results record it."""
+    folder = text_model_folder() if kind == "text" else FOLDER / "models" / kind
+    return ModelRef(f"demo/{kind}", str(folder), local=True)
 
 
 @lru_cache(maxsize=1)
@@ -146,7 +135,7 @@ EMBEDDED = Demo(
     label="demo",
     folder=lambda: scenes_folder(),
     prepare_dataset=lambda: prepare_scenes(),
-    models=models,
+    model=model,
     knows="the demo's drawings only",
     database_suffix="-tried-with-demo",
 )

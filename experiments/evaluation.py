@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import config
-from caption_embedder import CaptionEmbedder
+from caption_embedder import CaptionEmbedder, load_caption_embedder
 from experiments.identity import settings_of_former_names, short_hash
 from experiments.progress import CaptionRow, Progress
+from experiments.results import made_with
 from experiments.scores import Scorer
+from experiments.system import System
 from image_embedder import EmbeddedImages
 from prompt_generator import build_prompt, context_captions
 from similarity_search import Pool
@@ -30,11 +32,11 @@ from support.batches import batches
 from support.errors import ImageError, PipelineError, SettingError
 from support.extra_scores import ExtraScores
 from support.log import log
-from support.records import Neighbor, Sample
+from support.records import Models, Neighbor, Sample
 from support.result import MadeWith
 from support.settings import caption_settings, changed_settings
 from support.text import first_few
-from vlm_captioner import Captioner
+from vlm_captioner import Captioner, load_captioner
 
 ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
 NEED_A_PROMPT = ("retrieved", "random", "wrong")
@@ -52,6 +54,20 @@ class Pipeline:
     pool: Pool  # original captions only
     made_with: MadeWith
     extra: ExtraScores | None = None  # where captions can be parsed
+
+
+def open_pipeline(
+    system: System, images: EmbeddedImages, models: Models, extra: ExtraScores | None
+) -> Pipeline:
+    """What an evaluation needs, with all models loaded."""
+    return Pipeline(
+        images=images,
+        captioner=load_captioner(models.vlm),
+        caption_embedder=load_caption_embedder(models.text),
+        pool=system.pool(images.vectors, generated=False),
+        made_with=made_with(system.dataset_loader, models),
+        extra=extra,
+    )
 
 
 def check_arms(names: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import config
 from experiments.results import describe
-from similarity_search import Candidate
+from support.candidates import Candidate
 from support.paths import absolute_path, expand_home
 from support.records import Models
 from support.settings import caption_settings, changed_settings

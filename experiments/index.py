@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from similarity_search import CaptionPool, Pool, given_captions
+from similarity_search import CaptionPool, Pool
+from support.candidates import Scope, as_candidate, given_captions, has_gone
 from support.garbage import without_search_for_garbage
-from support.records import Neighbor
+from support.records import Neighbor, SplitHashes
 from support.search.growing import GrowingArray
 from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.vectors import VectorTable
 
-HIDDEN, ORIGINAL, GENERATED = 0, 1, 2  # what a row's image gives
+HIDDEN, WORDLESS, ORIGINAL, GENERATED = 0, 1, 2, 3  # what a row's image gives; WORDLESS: no caption
 Keyed = tuple[str, CaptionRecord | None]  # a content hash and its record
 KINDS = {"original": ORIGINAL, "generated": GENERATED}
 
@@ -19,14 +20,14 @@ KINDS = {"original": ORIGINAL, "generated": GENERATED}
 class Changes:
     """Which caption records have changed since the last look."""
 
-    def __init__(self, captions: CaptionTable, vectors: VectorTable, gallery: frozenset[str]):
-        self.captions, self.vectors, self.gallery = captions, vectors, gallery
+    def __init__(self, captions: CaptionTable, vectors: VectorTable, dataset: SplitHashes):
+        self.captions, self.vectors, self.dataset = captions, vectors, dataset
         self._loads = captions.loads, vectors.loads
         self._seen = len(captions.changed)
 
-    def fit(self, captions: CaptionTable, vectors: VectorTable, gallery: frozenset[str]) -> bool:
-        """Whether these are the tables and the gallery followed, and no table was read again."""
-        same = self.captions is captions and self.vectors is vectors and self.gallery is gallery
+    def fit(self, captions: CaptionTable, vectors: VectorTable, dataset: SplitHashes) -> bool:
+        """Whether these are the tables and the dataset followed, and no table was read again."""
+        same = self.captions is captions and self.vectors is vectors and self.dataset is dataset
         return same and self._loads == (captions.loads, vectors.loads)
 
     def take(self) -> list[str]:
@@ -39,29 +40,42 @@ class Changes:
 class ImageIndex:
     """The rows of an image model's vectors: which may be found, and what they give."""
 
-    def __init__(self, captions: CaptionTable, vectors: VectorTable, gallery: frozenset[str]):
-        self.changes = Changes(captions, vectors, gallery)
+    def __init__(self, captions: CaptionTable, vectors: VectorTable, dataset: SplitHashes):
+        self.changes = Changes(captions, vectors, dataset)
         self._kinds = GrowingArray(np.int8)
         self._numbers = GrowingArray(np.int64)
         self._records: list[Keyed] = []  # by row
         self._lent = False  # whether a pool shares what is above
 
     def pool(self, generated: bool) -> Pool:
-        """What may be found now; what this system captioned only where `generated` says so."""
+        """What gives context now; what this system captioned only where `generated` says so."""
         self._update()
+        kinds = self._kinds.values
+        return self._pool(kinds >= ORIGINAL if generated else kinds == ORIGINAL)
+
+    def searched(self, within: Scope | None = None) -> Pool:
+        """What may be found by a search now, captioned or not."""
+        self._update()
+        visible = self._kinds.values != HIDDEN
+        if within is not None:
+            inside = (record is not None and within(key, record) for key, record in self._records)
+            visible &= np.fromiter(inside, bool, len(visible))
+        return self._pool(visible)
+
+    def _pool(self, visible: np.ndarray) -> Pool:
         self._lent = True
-        records, kinds = self._records, self._kinds.values
-        vectors, gallery = self.changes.vectors, self.changes.gallery
+        records, vectors, dataset = self._records, self.changes.vectors, self.changes.dataset
 
         def neighbor(row: int, similarity: float) -> Neighbor:
             key, record = records[row]
             assert record is not None
-            captions, source = given_captions(key, record, gallery)
-            place = record["original_index"], source, record["image"]
-            return Neighbor(record["index"], similarity, tuple(captions), captions[0], *place)
+            return as_candidate(key, record, dataset).as_neighbor(similarity)
 
-        visible = kinds != HIDDEN if generated else kinds == ORIGINAL
-        return Pool(vectors.rows, vectors.matrix, visible, self._numbers.values, neighbor)
+        def gone(row: int) -> bool:
+            record = records[row][1]
+            return record is not None and has_gone(record)
+
+        return Pool(vectors.rows, vectors.matrix, visible, self._numbers.values, neighbor, gone)
 
     def _update(self) -> None:
         vectors, known = self.changes.vectors, len(self._records)
@@ -79,15 +93,14 @@ class ImageIndex:
     def _look_at(self, rows: Iterable[int]) -> Iterator[tuple[Keyed, int, int]]:
         """Of the image of each of `rows` key and record, kind, and number."""
         keys, records = self.changes.vectors.keys, self.changes.captions.records
-        gallery = self.changes.gallery
+        dataset = self.changes.dataset
         for row in rows:
             key = keys[row]
             record = records.get(key)
             if record is None:  # a vector whose update of the captions was lost with a file
                 yield (key, None), HIDDEN, -1
                 continue
-            captions, source = given_captions(key, record, gallery)
-            yield (key, record), KINDS[source] if any(captions) else HIDDEN, record["index"]
+            yield (key, record), _kind(key, record, dataset), record["index"]
 
     def _keep_what_was_lent(self) -> None:
         """Copies what pools share before it changes: they stay as they were made."""
@@ -97,11 +110,19 @@ class ImageIndex:
             self._lent = False
 
 
+def _kind(key: str, record: CaptionRecord, dataset: SplitHashes) -> int:
+    """What an image gives; HIDDEN for one that has gone, or never belonged here."""
+    captions, source = given_captions(key, record, dataset)
+    if any(captions):
+        return KINDS[source]
+    return WORDLESS if dataset.holds(key) else HIDDEN
+
+
 class CaptionIndex:
     """The captions by which images are found, with a text model's vectors."""
 
-    def __init__(self, captions: CaptionTable, vectors: VectorTable, gallery: frozenset[str]):
-        self.changes = Changes(captions, vectors, gallery)
+    def __init__(self, captions: CaptionTable, vectors: VectorTable, dataset: SplitHashes):
+        self.changes = Changes(captions, vectors, dataset)
         self._pool = self._build()
 
     def pool(self) -> CaptionPool:
@@ -115,4 +136,4 @@ class CaptionIndex:
     def _build(self) -> CaptionPool:
         changes = self.changes
         with without_search_for_garbage():
-            return CaptionPool(changes.captions.records, changes.gallery, changes.vectors.rows)
+            return CaptionPool(changes.captions.records, changes.dataset, changes.vectors.rows)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from db_manager import DatabaseManager
 from experiments.identity import former_run_name, run_name, short_hash
 from experiments.system import System
-from similarity_search import Candidate, Pool
+from similarity_search import Pool
+from support.candidates import Candidate
 from support.log import log
 from support.records import Models
 from support.storage.captions import LARGEST_INDEX

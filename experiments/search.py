@@ -1,21 +1,126 @@
-"""Search over the gallery and the images captioned earlier, by text or by image."""
+"""Search over the dataset and the images captioned earlier, by text, by image, or by both.
+
+A text is compared with captions by the text model, or with the images themselves ("look") by the
+text side of the image model. Both rankings can be fused.
+"""
 
 import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+import numpy as np
 from PIL import Image
 
-from caption_embedder import embed_captions, open_captions
+import config
+from caption_embedder import CaptionEmbedder, embed_captions, open_captions
 from experiments.system import System
-from image_embedder import EmbeddedImages
+from image_embedder import EmbeddedImages, ImageEmbedder
+from similarity_search import checked_k
+from support.candidates import Record, Scope
 from support.errors import SettingError
-from support.records import ModelRef, Neighbor, Sample
-from support.sources.files import has_image_suffix
+from support.hub.names import is_local
+from support.paths import absolute_path, expand_home
+from support.records import Neighbor, Sample
+from support.sources.files import has_image_suffix, is_inside
+from support.sources.own import own_sample
 from support.text import clean_text
 
+WAYS = ("caption", "look", "both")
+SCOPES = ("all", "gallery", "captioned")
+# Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114):
+# an image at place r of a list gets 1 / (RANK_CONSTANT + r).
+RANK_CONSTANT = 60
+# A query vector is the image's, plus TEXT_WEIGHT times the text's, minus WITHOUT_WEIGHT times that
+# of each text to avoid, scaled to unit length. See benchmarks/README.md.
+TEXT_WEIGHT = 1.0
+WITHOUT_WEIGHT = 0.5
+PathOrImage = str | Path | Image.Image
+OpenImages = Callable[[], EmbeddedImages]  # the image model, with a vector of every image
 
-def is_text(query: str | Path | Image.Image) -> TypeGuard[str]:
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for, and how."""
+
+    text: str = ""
+    image: Sample | None = None
+    without: tuple[str, ...] = ()  # texts to avoid
+    by: str | None = None  # one of WAYS; None: captions, where there are enough
+    within: str = "all"  # one of SCOPES, or a folder
+    min_similarity: float | None = None
+    top_k: int | None = None  # config.TOP_K_SIMILAR by default
+
+    def models(self) -> tuple[str, ...]:
+        """The models without which this cannot be searched for, as far as it is known before."""
+        if self.image is not None or self.by == "look":
+            return ("clip",)
+        if self.by == "both":
+            return ("clip", "text")
+        # A user's dataset may hold no captions, and then needs no text model.
+        return () if self.by is None and is_local(config.DATASET_NAME) else ("text",)
+
+
+def make_query(
+    text: str | None,
+    image: PathOrImage | None = None,
+    without: str | Sequence[str] = (),
+    by: str | None = None,
+    within: str | Path = "all",
+    min_similarity: float | None = None,
+    top_k: int | None = None,
+) -> Query:
+    """A query of a text, an image, or both, checked.
+
+    Raises SettingError for what does not go together, ImageError for an image that is none.
+    """
+    if text is None and image is None:
+        raise SettingError("Give a text or an image to search for.")
+    if by not in (None, *WAYS):
+        raise SettingError(f"--by is {by!r}; it must be one of {', '.join(WAYS)}.")
+    if by in ("caption", "both") and image is not None:
+        raise SettingError(f"--by {by} is for texts: an image is compared by its look.")
+    number = isinstance(min_similarity, int | float) and min_similarity == min_similarity
+    if min_similarity is not None and not number:
+        raise SettingError(f"--min-similarity is {min_similarity!r}; it must be a number.")
+    avoided = [without] if isinstance(without, str) else without
+    return Query(
+        text="" if text is None else clean_query(text),
+        image=None if image is None else own_sample(image),
+        without=tuple(clean_query(text) for text in avoided),
+        by=by,
+        within=_checked_scope(within),
+        min_similarity=min_similarity,
+        top_k=checked_k(top_k),
+    )
+
+
+def text_and_image(
+    query: PathOrImage | None, image: PathOrImage | None
+) -> tuple[str | None, PathOrImage | None]:
+    """What of `query` and `image` is a text and what an image. Raises SettingError for two."""
+    if query is None or is_text(query):
+        return query, image
+    if image is not None:
+        raise SettingError(f"Two images are given, {query} and {image}; search for one.")
+    return None, query
+
+
+def read_queries(path: str) -> list[str]:
+    """The texts in the lines of a file, or of stdin ("-"), without empty ones."""
+    try:
+        data = sys.stdin.read() if path == "-" else expand_home(path).read_text("utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
+        raise SettingError(f"--queries is '{path}', which cannot be read: {error}.") from error
+    texts = [line.strip() for line in data.split("\n") if line.strip()]
+    if not texts:
+        raise SettingError(f"--queries is '{path}', which holds no text; it needs one a line.")
+    return texts
+
+
+def is_text(query: PathOrImage) -> TypeGuard[str]:
     """Whether a query is a text; one that names a file or has an image suffix is an image."""
     if not isinstance(query, str):
         return False
@@ -31,21 +136,138 @@ def clean_query(text: str) -> str:
     return text
 
 
-def search_by_text(
-    query: str, system: System, text_model: ModelRef, top_k: int | None = None
-) -> list[Neighbor]:
-    """The `top_k` images whose captions fit `query` best."""
+def search(query: Query, system: System, open_images: OpenImages) -> list[Neighbor]:
+    """The images that fit `query` best, best first.
+
+    The similarity is a cosine; by caption as CaptionPool.search has it; by both the fused rank,
+    where 1 is the first place in both lists.
+    """
+    k = checked_k(query.top_k)
+    by = query.by or _usual_way(query, system)
+    scope = _scope(query.within, system)
+    lists = []
+    if by in ("caption", "both"):
+        lists.append(_by_caption(query, system, scope, k))
+    if by in ("look", "both"):
+        lists.append(_by_look(query, system, scope, k, open_images()))
+    found = lists[0] if len(lists) == 1 else fused(lists)[:k]
+    least = -np.inf if query.min_similarity is None else query.min_similarity
+    return [neighbor for neighbor in found if neighbor.similarity >= least]
+
+
+def fused(lists: Sequence[Sequence[Neighbor]]) -> list[Neighbor]:
+    """Lists of images, best first, as one, by reciprocal rank; the similarity is 1 at most.
+
+    Each image comes with the caption that it has in the first of the lists that holds it.
+    """
+    scores: dict[int, float] = {}
+    images: dict[int, Neighbor] = {}
+    for found in lists:
+        for place, neighbor in enumerate(found, 1):
+            share = (RANK_CONSTANT + 1) / (RANK_CONSTANT + place) / len(lists)
+            scores[neighbor.index] = scores.get(neighbor.index, 0) + share
+            images.setdefault(neighbor.index, neighbor)
+    best = [replace(images[index], similarity=round(scores[index], 6)) for index in scores]
+    return sorted(best, key=lambda neighbor: (-neighbor.similarity, neighbor.index))
+
+
+# --- How and where --------------------------------------------------------------------------------
+def _usual_way(query: Query, system: System) -> str:
+    """How to search for a query that does not say it.
+
+    A text by captions, which found more on demo/tuning_queries.json than look or both did. Where
+    fewer than half of the images have one, captions alone would leave most images out.
+    """
+    if query.image is not None:
+        return "look"
+    records, scope = system.db_manager.captions, _scope(query.within, system)
+    if scope is not None:
+        records = {key: record for key, record in records.items() if scope(key, record)}
+    captioned = sum(1 for record in records.values() if record["generated"] or record["captions"])
+    if not captioned:
+        return "look"
+    return "caption" if 2 * captioned >= len(records) else "both"
+
+
+def _checked_scope(within: str | Path) -> str:
+    """One of SCOPES, or the absolute path of a folder. Raises SettingError for anything else."""
+    if within in SCOPES:
+        return str(within)
+    if not os.path.isdir(expand_home(within)):  # noqa: PTH112 - Path.is_dir may raise
+        raise SettingError(
+            f"--in is {str(within)!r}; it must be {', '.join(SCOPES)} or a folder that is there."
+        )
+    return str(expand_home(within).absolute())
+
+
+def _scope(within: str, system: System) -> Scope | None:
+    """Which images are searched; None for all."""
+    gallery, folders = system.dataset_loader.hashes.gallery, {within, absolute_path(within)}
+
+    def in_gallery(key: str, _: Record) -> bool:
+        return key in gallery
+
+    def is_captioned(_: str, record: Record) -> bool:
+        return bool(record["generated"])
+
+    def is_in_folder(_: str, record: Record) -> bool:
+        return any(is_inside(record["image"], folder) for folder in folders)
+
+    scopes: dict[str, Any] = {"all": None, "gallery": in_gallery, "captioned": is_captioned}
+    return scopes.get(within, is_in_folder)
+
+
+# --- The two rankings -----------------------------------------------------------------------------
+def _by_caption(query: Query, system: System, scope: Scope | None, k: int) -> list[Neighbor]:
+    """The `k` images whose captions fit a text best."""
+    text_model = system.model("text")
     embedder, vectors = open_captions(text_model, system.db_manager)
     missing = system.caption_pool(vectors).without_vector()
     embed_captions(missing, text_model, system.db_manager)
     pool = system.caption_pool(vectors)  # another program may have compacted meanwhile
-    return pool.search(query, embedder.embed_query(query), vectors.matrix, top_k)
+    vector = _text_vector(query, embedder)
+    return pool.search(query.text, vector, vectors.matrix, k, query.without, scope)
 
 
-def search_by_image(
-    query: Sample, system: System, images: EmbeddedImages, top_k: int | None = None
+def _text_vector(query: Query, embedder: CaptionEmbedder) -> np.ndarray:
+    """(D,) what captions are compared with."""
+    wanted = embedder.embed_query(query.text)
+    avoided = [embedder.embed_query(text) for text in query.without]
+    return _sum([wanted], avoided)
+
+
+def _by_look(
+    query: Query, system: System, scope: Scope | None, k: int, images: EmbeddedImages
 ) -> list[Neighbor]:
-    """The `top_k` images that look most like `query`, without itself."""
-    vector = images.embed([query])[0]
-    pool = system.pool(images.vectors, generated=True)
-    return pool.neighbors(vector, query.content_hash, top_k)
+    """The `k` images that look most like a query; never its own image."""
+    pool = system.searched_images(images.vectors, scope)
+    own = None if query.image is None else query.image.content_hash
+    return pool.neighbors(_look_vector(query, images), own, k)
+
+
+def _look_vector(query: Query, images: EmbeddedImages) -> np.ndarray:
+    """(D,) what the images' vectors are compared with."""
+    embedder: ImageEmbedder = images.embedder
+    texts = [query.text] * bool(query.text) + list(query.without)
+    vectors = list(embedder.embed_texts(texts)) if texts else []
+    wanted = [] if query.image is None else [images.embed([query.image])[0]]
+    if query.text:
+        weight = TEXT_WEIGHT if wanted else 1.0
+        wanted.append(weight * vectors.pop(0))
+    return _sum(wanted, vectors)
+
+
+def _sum(wanted: Sequence[np.ndarray], avoided: Sequence[np.ndarray]) -> np.ndarray:
+    """(D,) unit length: the vectors that are wanted, less those to avoid.
+
+    One vector alone stays as it is, to the bit.
+    """
+    if len(wanted) == 1 and not avoided:
+        return wanted[0]
+    total = np.sum(wanted, axis=0) - WITHOUT_WEIGHT * np.sum(
+        [np.zeros_like(wanted[0]), *avoided], axis=0
+    )
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        raise SettingError("What is searched for and what is to be avoided are the same.")
+    return (total / length).astype(np.float32)

@@ -9,7 +9,8 @@ import config
 from dataset_loader import DatasetLoader
 from db_manager import DatabaseManager
 from experiments.index import CaptionIndex, ImageIndex
-from similarity_search import Candidate, CaptionPool, Pool, candidates
+from similarity_search import CaptionPool, Pool
+from support.candidates import Candidate, Scope, candidates
 from support.hub.revisions import locate
 from support.records import ModelRef, Models
 from support.storage.vectors import VectorTable
@@ -23,28 +24,35 @@ class System(NamedTuple):
     dataset_loader: DatasetLoader
     db_manager: DatabaseManager
 
-    def located(self, file: str, ref: ModelRef) -> ModelRef:
-        """A model with its files, at the revision of its vectors in the databases' `file`."""
+    def model(self, kind: str) -> ModelRef:
+        """The model of a kind with its files, downloaded where they are missing.
+
+        At the revision of its vectors in the databases, if there are any. Raises HubError.
+        """
+        ref = self.dataset_loader.model(kind)
+        if kind == "vlm":
+            return locate(ref)
+        file = config.IMAGE_EMBEDDING_DB if kind == "clip" else config.CAPTION_EMBEDDING_DB
         return locate(ref, self.db_manager.recorded_revision(file, ref))
 
-    def all_located(self, refs: Models) -> Models:
-        """Three models with their files, downloaded where they are missing."""
-        return Models(
-            clip=self.located(config.IMAGE_EMBEDDING_DB, refs.clip),
-            vlm=locate(refs.vlm),
-            text=self.located(config.CAPTION_EMBEDDING_DB, refs.text),
-        )
+    def models(self) -> Models:
+        """The three models with their files."""
+        return Models(clip=self.model("clip"), vlm=self.model("vlm"), text=self.model("text"))
 
-    def candidates(self, generated: bool | None = None) -> list[Candidate]:
-        """The images that may be found now; captioned ones too, by default as config says."""
-        hashes = self.dataset_loader.gallery_hashes
-        return candidates(self.db_manager.captions, hashes, generated)
+    def candidates(self) -> list[Candidate]:
+        """The images that give context now; captioned ones too where config says so."""
+        return candidates(self.db_manager.captions, self.dataset_loader.hashes)
 
     def pool(self, vectors: VectorTable, generated: bool | None = None) -> Pool:
-        """Where neighbors are found, as it stands now; `generated` as in `candidates`."""
+        """Where neighbors are found, as it stands now; captioned images too where `generated`."""
         generated = config.USE_GENERATED_AS_CONTEXT if generated is None else generated
         with self._index(ImageIndex, vectors) as index:
             return index.pool(generated)
+
+    def searched_images(self, vectors: VectorTable, within: Scope | None = None) -> Pool:
+        """What is searched by look, as it stands now: all that is `within`, captioned or not."""
+        with self._index(ImageIndex, vectors) as index:
+            return index.searched(within)
 
     def caption_pool(self, vectors: VectorTable) -> CaptionPool:
         """What is searched by text, as it stands now."""
@@ -57,11 +65,11 @@ class System(NamedTuple):
 
         One that was interrupted while it was brought up to date is of no use.
         """
-        gallery, captions = self.dataset_loader.gallery_hashes, self.db_manager.caption_table
+        dataset, captions = self.dataset_loader.hashes, self.db_manager.caption_table
         indices = _indices.setdefault(self.db_manager, {})
         index = indices.pop(kind, None)
-        if index is None or not index.changes.fit(captions, vectors, gallery):
-            index = kind(captions, vectors, gallery)
+        if index is None or not index.changes.fit(captions, vectors, dataset):
+            index = kind(captions, vectors, dataset)
         yield index
         indices[kind] = index
 

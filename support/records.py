@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -30,13 +30,25 @@ class Models:
 
 @dataclass(frozen=True)
 class ResolvedNames:
-    """What a run works with: the mode, the dataset and the three models."""
+    """What a run works with: the mode, the dataset and the models."""
 
     mode: str  # "hub" or "demo"
     dataset: str  # Hub name or local path
-    models: Models
+    model: Callable[[str], ModelRef]  # of a kind ("clip", "vlm", "text"), as config names it now
     label: str  # what databases and results call the dataset: Hub name, absolute path, or "demo"
     database_suffix: str = ""  # set where captions must not mix with those of the configured models
+    own_dataset: bool = False  # a dataset on the user's disk
+
+
+class SplitHashes(NamedTuple):
+    """The content hashes of a dataset's images."""
+
+    gallery: frozenset[str]
+    experiments: frozenset[str] = frozenset()
+
+    def holds(self, key: str) -> bool:
+        """Whether the dataset has an image now."""
+        return key in self.gallery or key in self.experiments
 
 
 @dataclass(frozen=True)
@@ -92,11 +104,11 @@ class Neighbor:
     """A gallery or captioned image found by a search, with the captions it may give as context."""
 
     index: int  # the databases' number of the image
-    similarity: float  # cosine; of a search by text, see CaptionPool.search
+    similarity: float  # cosine; of a search by text, see experiments.search
     captions: tuple[str, ...]
-    caption: str  # the one that was found (search by text), or the first
+    caption: str | None  # the one that was found (search by text), or the first; None without any
     original_index: int | None
-    source: str  # "original" (a person's caption) or "generated" (this system's)
+    source: str | None  # of the caption: "original" (a person's) or "generated" (this system's)
     image: str  # path or dataset row
 
     def as_dict(self) -> SimilarImage:

@@ -48,9 +48,9 @@ class QueryInfo(TypedDict):
 class NeighborMetadata(TypedDict):
     """Where a similar image and its caption come from."""
 
-    caption: str
+    caption: str | None  # None, found by a search, without any
     original_index: int | None
-    source: str  # "original" (a person's caption) or "generated" (this system's)
+    source: str | None  # of the caption: "original" (a person's) or "generated" (this system's)
     image: str  # path or dataset row
 
 
@@ -58,7 +58,7 @@ class SimilarImage(TypedDict):
     """An image found by a search."""
 
     index: int  # the databases' number of the image
-    similarity: float  # cosine; of a search by text, see CaptionPool.search
+    similarity: float  # cosine; of a search by text, see experiments.search
     metadata: NeighborMetadata
 
 

@@ -12,7 +12,7 @@ import prompt_generator
 from db_manager import DatabaseManager
 from main import initialize_system, run_experiment, search_images
 from support.errors import SettingError
-from support.hub.names import configured_models
+from support.hub.names import configured_model
 from support.hub.revisions import locate
 from support.records import GeneratedCaption
 from support.storage.strict_json import parse_json, to_json
@@ -108,7 +108,7 @@ def test_captions_of_every_kind_keep_to_their_image_in_lists(settings, tmp_path,
         s.original_index: s.caption
         for s in [*loader.get_experiment_data(), *loader.get_training_data()]
     }
-    assert found == {n: text.strip() for n, text in enumerate(texts.values()) if text}
+    assert found == {n: text.strip() or None for n, text in enumerate(texts.values())}
 
 
 @limits(max_examples=200, deadline=None)
@@ -127,7 +127,7 @@ def test_a_prompt_keeps_each_caption_on_one_line_of_its_list(captions):
 def test_what_a_hostile_caption_gives_the_model_is_a_line_of_the_list(tiny_settings, tiny):
     from vlm_captioner import load_captioner
 
-    captioner = load_captioner(locate(configured_models().vlm))
+    captioner = load_captioner(locate(configured_model("vlm")))
     prompt = prompt_generator.build_prompt([HOSTILE["markup"], HOSTILE["orders"]])
     plain = prompt_generator.build_prompt(["a dog", "a cat"])
     tokenizer = captioner.processor.tokenizer

@@ -72,7 +72,13 @@ def test_own_files_and_folders_with_bad_ones_named_at_the_end(command, tmp_path)
         (["--image", "./nowhere.jpg"], ["nowhere.jpg"]),
         (["search"], ["search", "--image"]),
         (["search", ""], ["empty"]),
-        (["search", "a", "--image", "b"], ["either"]),
+        (["search", "a", "--queries", "b"], ["either"]),
+        (["search", "--queries", "b", "--paths"], ["--paths"]),
+        (["search", "a", "--json", "--paths"], ["not allowed"]),
+        (["search", "a", "--by", "smell"], ["invalid choice", "look"]),
+        (["search", "a", "--image", "b.jpg", "--by", "caption"], ["--by caption", "look"]),
+        (["search", "a", "--in", "nowhere"], ["--in", "gallery", "nowhere"]),
+        (["search", "a", "--without", " "], ["empty"]),
     ],
 )
 def test_wrong_flags_are_named_with_what_is_allowed(command, flags, words):

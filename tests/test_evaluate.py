@@ -15,7 +15,7 @@ from experiments.progress import Progress
 from image_embedder import load_image_embedder
 from main import evaluate_retrieval, initialize_system, run_experiment
 from support.errors import DatabaseError, PipelineError, SettingError
-from support.hub.names import configured_models
+from support.hub.names import configured_model
 from support.hub.revisions import locate
 from support.records import ModelRef
 from support.storage import files
@@ -50,7 +50,7 @@ def test_each_arm_is_shown_what_its_name_says(system):
     assert lines["none"] == [[], [], []]
     for arm in ("retrieved", "random", "wrong"):
         assert all(len(shown) == 3 and set(shown) <= set(gallery) for shown in lines[arm]), arm
-    embedder = load_image_embedder(locate(configured_models().clip))
+    embedder = load_image_embedder(locate(configured_model("clip")))
     for number, sample in enumerate(dataset_loader.get_experiment_data()):
         query = embedder.embed([sample.image])[0]
         order = sorted(

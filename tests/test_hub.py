@@ -14,7 +14,7 @@ import config
 from main import initialize_system, open_system, run_experiment, search_images
 from support.errors import HubError
 from support.hub.download import fetch
-from support.hub.names import configured_models
+from support.hub.names import configured_model
 from support.hub.revisions import locate
 from tests.helpers import forget, picture
 from tests.hub_fixtures import OPENS, texts_below
@@ -205,7 +205,7 @@ def test_a_pinned_revision_is_used_by_commit_and_by_tag(online, settings, reposi
     for pin, commit in ((old, old), ("v1", old), (new, new), (None, new)):
         settings.CLIP_REVISION = pin
         forget()
-        assert locate(configured_models().clip).revision == commit
+        assert locate(configured_model("clip")).revision == commit
     settings.DATASET_REVISION = head(online, "jxie/flickr8k", "dataset")
     assert initialize_system()[0].revision == settings.DATASET_REVISION
 

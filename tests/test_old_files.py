@@ -80,7 +80,9 @@ def test_they_are_searched(old_files):
         # An image of its own was captioned after these searches.
         (later,) = [n for n in found if n["metadata"]["image"] == "image"]
         assert later["metadata"]["caption"] == EXPECTED["own"]
-        assert [n for n in found if n is not later] == EXPECTED[expected]
+        # Version 0.1 found experiments by what it had written for them only.
+        captioned = [n for n in found if n["metadata"]["caption"] is not None]
+        assert [n for n in captioned if n is not later] == EXPECTED[expected]
 
 
 def test_a_run_that_was_stopped_goes_on(old_files, written):

@@ -17,7 +17,7 @@ from main import (
 )
 from support.errors import DatabaseError, HubError, ImageError, SettingError
 from support.hub import names as hub
-from support.hub.names import configured_models, resolve_names
+from support.hub.names import configured_model, resolve_names
 from support.hub.revisions import locate
 from tests.helpers import picture
 
@@ -51,7 +51,7 @@ def test_similarities_are_cosines_of_the_models_own_vectors(tiny_settings):
 
     dataset_loader, db_manager = initialize_system()
     result = run_experiment(dataset_loader, db_manager, 0)
-    embedder = load_image_embedder(locate(configured_models().clip))
+    embedder = load_image_embedder(locate(configured_model("clip")))
     query = embedder.embed([dataset_loader.get_experiment_data()[0].image])[0]
     gallery = embedder.embed([sample.image for sample in dataset_loader.get_training_data()])
     best = np.sort(gallery @ query)[::-1][:5]

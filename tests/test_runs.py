@@ -13,7 +13,7 @@ import main
 from experiments import identity
 from experiments.runs import _in_order
 from experiments.system import System
-from main import _locate_models, caption_image, initialize_system, run_all_experiments
+from main import caption_image, initialize_system, run_all_experiments
 from support.errors import DatabaseError, MemoryShortage
 from support.settings import FIRST_DEFAULTS, caption_settings, changed_settings
 from support.storage.lock import runner_number
@@ -115,7 +115,7 @@ def test_a_run_of_version_0_1_on_a_folder_goes_on_when_the_folder_is_named_as_th
     tiny_settings.DATASET_NAME = "./photos"
     dataset_loader, db_manager = initialize_system()
     system = System(dataset_loader, db_manager)
-    models = _locate_models(system)
+    models = system.models()
     fields = [
         {**vars(candidate), "image": str(Path("photos") / Path(candidate.image).name)}
         for candidate in system.candidates()
@@ -191,14 +191,18 @@ def captions_in(folder: Path) -> dict[str, tuple]:
     return found
 
 
-def test_experiments_and_photos_share_one_run(command, own, tmp_path):
-    assert command("--all").returncode == 0 and command("--image", str(own)).returncode == 0
-    runs = set()
+def test_photos_see_all_of_a_folder_and_experiments_its_gallery_only(command, own, tmp_path):
+    everything = {"top_k": "12"}
+    assert command("--all", **everything).returncode == 0
+    assert command("--image", str(own), **everything).returncode == 0
+    shown: dict[str, set[int]] = {"experiment": set(), "image": set()}
     for path in (tmp_path / "results").glob("*.json"):
         content = json.loads(path.read_text("utf-8"))
-        runs.add(content.get("run") or content["experiment_info"]["run"])
-    assert len(runs) == 1
-    assert len(list((tmp_path / "databases").glob("*/frozen_pools/*.json"))) == 1
+        kind = path.name.split("_")[0]
+        for neighbor in content.get("similar_images", []):
+            shown[kind].add(neighbor["metadata"]["original_index"])
+    assert shown["image"] == set(range(12)) and len(shown["experiment"]) == 9
+    assert len(list((tmp_path / "databases").glob("*/frozen_pools/*.json"))) == 2
 
 
 def test_a_photo_that_was_moved_is_known_at_its_new_place(command, own, tmp_path):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from similarity_search import CaptionPool, Pool, candidates, top_k
+from similarity_search import CaptionPool, Pool, top_k
+from support.candidates import candidates
 from support.errors import SettingError
+from support.records import SplitHashes
 
 
 def unit(*rows) -> np.ndarray:
@@ -30,7 +32,7 @@ RECORDS = {
     "d": record(3, ["another reference"]),  # an experiment image, not captioned yet
     "e": record(4, ["a dog"], generated="a dog, written anew"),
 }
-GALLERY = frozenset("abe")
+GALLERY = SplitHashes(frozenset("abe"), frozenset("cd"))
 ROWS = {key: row for row, key in enumerate(RECORDS)}
 MATRIX = unit([1, 0, 0], [0.8, 0.6, 0], [0.9, 0.1, 0], [1, 0, 0], [0, 1, 0])
 
@@ -104,7 +106,7 @@ def test_text_search_sees_both_kinds_of_captions_and_says_which():
 
 def test_an_empty_pool_finds_nothing():
     assert Pool.of([], {}, np.zeros((0, 3), np.float32)).neighbors(MATRIX[0]) == []
-    empty = CaptionPool({}, frozenset(), {})
+    empty = CaptionPool({}, SplitHashes(frozenset()), {})
     assert empty.search("a dog", MATRIX[0], np.zeros((0, 3), np.float32)) == []
 
 
@@ -123,7 +125,7 @@ def test_text_search_finds_a_name_and_conditions_shown_by_different_captions(set
         )
     }
     matrix = unit(*[[1, 0]] * len(rows))
-    pool = CaptionPool(records, frozenset(shown), rows)
+    pool = CaptionPool(records, SplitHashes(frozenset(shown)), rows)
 
     def order(text):
         return [n.index for n in pool.search(text, matrix[0], matrix)]

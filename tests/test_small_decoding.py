@@ -78,7 +78,7 @@ def test_other_formats_are_decoded_as_ever():
 
 @pytest.mark.parametrize("size", [(4000, 3000), (2801, 4000), (4032, 2501)])
 def test_the_vector_of_a_small_image_is_nearly_that_of_the_usual_one(size):
-    embedder = load_image_embedder(locate(EMBEDDED.models().clip))
+    embedder = load_image_embedder(locate(EMBEDDED.model("clip")))
     assert embedder.seen_side == SEEN
     data = jpeg(size, noise=1)
     small = decode_image(data, "x", SEEN)
@@ -134,23 +134,22 @@ def test_gallery_queries_and_searches_are_decoded_as_the_file_says(tiny_settings
     system = initialize_system()
     run_experiment(*system, 0)
     search_images(system.dataset_loader.get_experiment_data()[1].label, *system)
-    # The tiny model's 32 pixels: 9 of the gallery, and the search. The image that was captioned has
-    # so few pixels that its usual decoding serves both models.
-    assert asked == [32] * 10
+    # The tiny model's 32 pixels: 9 of the gallery, and for the search the two other experiments and
+    # the query. The image that was captioned has so few pixels that its usual decoding serves both
+    # models.
+    assert asked == [32] * 12
     images = EmbeddedImages(None, system.db_manager.image_vectors(*_opened(system)))
     assert images.vectors.decoded_for == 32
 
 
 def _opened(system):
-    from main import _locate_models
-
-    return _locate_models(system).clip, 16, "pil"
+    return system.model("clip"), 16, "pil"
 
 
 @pytest.mark.parametrize("seen", [None, SEEN])
 def test_an_image_that_was_decoded_is_not_decoded_again_unless_small(tmp_path, seen):
     """The same vectors, whether the images are at hand or not."""
-    embedder = load_image_embedder(locate(EMBEDDED.models().clip))
+    embedder = load_image_embedder(locate(EMBEDDED.model("clip")))
     images = EmbeddedImages(embedder, SimpleNamespace(decoded_for=seen))
     samples, decoded = [], []
     for number, size in enumerate([(500, 375), (2000, 1500), (700, 690), (4000, 3000)]):

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.extra_scores": (),
     "support.records": ("support.result",),
     "support.settings": BASE,
+    "support.candidates": RECORDS,
     "support.batches": BASE,
     "support.hub": RECORDS,
     "support.storage": (*BASE, "support.garbage"),

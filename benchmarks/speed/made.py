@@ -10,7 +10,7 @@ from PIL import Image
 
 from db_manager import DatabaseManager
 from experiments.system import System
-from support.records import ModelRef
+from support.records import ModelRef, SplitHashes
 from support.storage.vectors import VectorTable
 
 DIMENSION = 512  # of CLIP B/32
@@ -41,8 +41,7 @@ class Databases:
         self.images._replace(list(records), unit_vectors(count))
         texts = dict.fromkeys(c for record in records.values() for c in record["captions"])
         self.texts._replace(list(texts), unit_vectors(len(texts), seed=1))
-        gallery = frozenset(records)
-        loader: Any = SimpleNamespace(gallery_hashes=gallery)
+        loader: Any = SimpleNamespace(hashes=SplitHashes(frozenset(records)))
         self.system = System(loader, self.manager)
 
     def save(self) -> None:

@@ -85,7 +85,7 @@ def _large(folder: Path, embedder: ImageEmbedder, images: EmbeddedImages) -> Ite
 
 def captions(arguments: Namespace, folder: Path) -> Iterator[Line]:
     """Embedding captions, by the demo's MiniLM."""
-    embedder = load_caption_embedder(locate(EMBEDDED.models().text))
+    embedder = load_caption_embedder(locate(EMBEDDED.model("text")))
     random = np.random.default_rng(0)
     rows = random.integers(0, len(WORDS), (CAPTIONS, 12))
     lengths = random.integers(5, 13, CAPTIONS)

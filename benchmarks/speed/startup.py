@@ -18,6 +18,7 @@ from benchmarks.speed.measure import Line, alone, beside, run_program, seconds
 from caption_embedder import CaptionEmbedder
 from demo import EMBEDDED
 from image_embedder import ImageEmbedder
+from support.hub.names import SETTINGS_OF_MODELS
 from support.sources.known import SETTLED_NS, KnownHashes
 from vlm_captioner import Captioner
 
@@ -64,9 +65,8 @@ def _open() -> Any:
 
 
 def _models() -> dict[str, str]:
-    refs = EMBEDDED.models()
-    names = {"clip": "CLIP_MODEL_NAME", "vlm": "VLM_MODEL_NAME", "text": "CAPTION_EMBEDDING_MODEL"}
-    return {setting: getattr(refs, kind).path for kind, setting in names.items()}
+    names = SETTINGS_OF_MODELS.items()
+    return {setting: EMBEDDED.model(kind).path for kind, (setting, _) in names}
 
 
 class Settings:

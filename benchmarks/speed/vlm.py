@@ -110,7 +110,7 @@ def _run(captioner: Captioner, folder: Path) -> Line:
         "EXPERIMENT_SAMPLES": count,
         "CLIP_MODEL_NAME": clip_b32(folder / "clip").path,
         "VLM_MODEL_NAME": str(folder / "vlm"),
-        "CAPTION_EMBEDDING_MODEL": EMBEDDED.models().text.path,
+        "CAPTION_EMBEDDING_MODEL": EMBEDDED.model("text").path,
         "DB_DIR": str(folder / "databases"),
         "RESULTS_DIR": str(folder / "results"),
         "MODE": "hub",

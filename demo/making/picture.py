@@ -29,7 +29,7 @@ def main() -> None:
         with db_manager:
             result = run_experiment(dataset_loader, db_manager, index)
     query = dataset_loader.get_experiment_data()[index].image
-    captioner = load_captioner(locate(demo.models().vlm))
+    captioner = load_captioner(locate(demo.model("vlm")))
     alone = captioner.write_captions([query], [config.PROMPT_WITHOUT_CONTEXT])[0]
     draw_run(result, query, alone).save(demo.FOLDER / "run.png", optimize=True)
 
@@ -49,7 +49,7 @@ def draw_run(result: Result, query: Image.Image, alone: str) -> Image.Image:
         with Image.open(neighbor["metadata"]["image"]) as image:
             sheet.paste(image.convert("RGB").resize((SMALL, SMALL)), (x, MARGIN + 28))
         _write(pen, x, MARGIN + 34 + SMALL, f"{neighbor['similarity']:.3f}", FAINT, 14, 24)
-        caption = neighbor["metadata"]["caption"]
+        caption = neighbor["metadata"]["caption"] or ""
         bottom = max(bottom, _write(pen, x, MARGIN + 54 + SMALL, caption, INK, 14, 23))
     y = _prompt(pen, result["prompt"] or "", bottom + GAP)
     for title, caption, color in (

@@ -74,7 +74,7 @@ def _report(args: argparse.Namespace) -> None:
     print(f"{len(samples)} experiment scenes, {len(pool)} gallery scenes")
     precision = place_precision(samples, neighbors)
     print(f"CLIP: precision@{config.TOP_K_SIMILAR} for place {precision:.3f}")
-    captioner = load_captioner(locate(demo.models().vlm))
+    captioner = load_captioner(locate(demo.model("vlm")))
     written = {}
     for arm, prompts in zip(ARMS, _prompts(samples, neighbors), strict=True):
         written[arm] = captioner.write_captions([sample.image for sample in samples], prompts)

@@ -124,7 +124,7 @@ def train_clip(
 
     def compute_losses(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         picks = np.sort(rng.choice(len(scenes), BATCH, replace=False))
-        texts = [_caption(scenes.named[i], names, rng) for i in picks]
+        texts = [caption_of(scenes.named[i], names, rng) for i in picks]
         tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         pixels = torch.from_numpy(normalised(scenes.pixels[picks])).to(setting.device)
         with setting.autocast():
@@ -170,7 +170,8 @@ def labels_of(
     return table
 
 
-def _caption(captions: list[str], names: list[str], rng: np.random.Generator) -> str:
+def caption_of(captions: list[str], names: list[str], rng: np.random.Generator) -> str:
+    """One of the captions of a scene, with an invented name for its place."""
     return captions[rng.integers(len(captions))].replace(NAME, names[rng.integers(len(names))])
 
 

@@ -1,7 +1,7 @@
 """Resolve the names in config.py to local folders, the Hub, or the embedded demo."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +13,14 @@ from support.hub.revisions import HubName, update_cached_refs
 from support.hub.token import use_huggingface_token
 from support.log import log
 from support.paths import absolute_path
-from support.records import ModelRef, Models, ResolvedNames
+from support.records import ModelRef, ResolvedNames
 
+MODEL_KINDS = ("clip", "vlm", "text")
+SETTINGS_OF_MODELS = {  # kind -> the settings that name the model and its revision
+    "clip": ("CLIP_MODEL_NAME", "CLIP_REVISION"),
+    "vlm": ("VLM_MODEL_NAME", "VLM_REVISION"),
+    "text": ("CAPTION_EMBEDDING_MODEL", "CAPTION_EMBEDDING_REVISION"),
+}
 MODEL_FILES = ("config.json", "modules.json")  # a model's folder holds one of them
 
 
@@ -25,7 +31,7 @@ class Demo:
     label: str  # what databases and results call its dataset
     folder: Callable[[], Path]  # where its dataset is, or will be
     prepare_dataset: Callable[[], Path]  # the same folder, filled at the first use
-    models: Callable[[], Models]
+    model: Callable[[str], ModelRef]  # of a kind
     knows: str  # what its models can describe, in words
     database_suffix: str  # of the databases when its models see another dataset
 
@@ -36,13 +42,19 @@ def is_local(name: str) -> bool:
     return path_like or os.path.exists(name)  # noqa: PTH110 - Path.exists raises for long names
 
 
-def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) -> ResolvedNames:
+def resolve_names(
+    demo: Demo,
+    own_images: bool = False,
+    newest: bool = False,
+    needed: Collection[str] = MODEL_KINDS,
+) -> ResolvedNames:
     """What to work with, by config.MODE: what config names, or the embedded `demo`.
 
-    In mode "auto" the demo is used when the Hub cannot be reached, not all that config names is
-    cached, and the gallery would have come from the Hub. With `own_images`, or a local dataset,
-    that is a HubError instead: photos would get captions from models that do not know photos. With
-    `newest`, revisions that config does not pin are updated to the Hub's newest, if it answers.
+    In mode "auto" the demo is used when the Hub cannot be reached, the dataset or one of the models
+    `needed` is not cached, and the gallery would have come from the Hub. With `own_images`, or a
+    local dataset, that is a HubError instead: photos would get captions from models that do not
+    know photos. With `newest`, revisions that config does not pin are updated to the Hub's newest,
+    if it answers.
     """
     use_huggingface_token()
     dataset = config.DATASET_NAME
@@ -50,13 +62,14 @@ def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) ->
     if config.MODE == "demo":
         return _demo_names(demo, dataset if local else None, own_images)
     label = _local_label(dataset, demo) if local else dataset
-    configured = ResolvedNames("hub", dataset, configured_models(), label)
-    needed = _hub_names(configured)
+    own = local and label != demo.label
+    configured = ResolvedNames("hub", dataset, configured_model, label, own_dataset=own)
+    repositories = _hub_names(dataset, needed)
     if newest:
-        update_cached_refs(needed)
+        update_cached_refs(repositories)
     missing: list[str] = []
     if config.MODE == "auto":
-        missing = [repository.name for repository in needed if not repository.is_cached()]
+        missing = [repository.name for repository in repositories if not repository.is_cached()]
     reason = probe_hub() if missing else ""
     if not reason:
         return configured
@@ -73,19 +86,15 @@ def resolve_names(demo: Demo, own_images: bool = False, newest: bool = False) ->
     return _demo_names(demo, None, own_images)
 
 
-def configured_models() -> Models:
-    """The models that config names. Raises SettingError for a local folder without a model."""
-    return Models(
-        clip=_model_ref("CLIP_MODEL_NAME", config.CLIP_REVISION),
-        vlm=_model_ref("VLM_MODEL_NAME", config.VLM_REVISION),
-        text=_model_ref("CAPTION_EMBEDDING_MODEL", config.CAPTION_EMBEDDING_REVISION),
-    )
+def configured_model(kind: str) -> ModelRef:
+    """The model of a kind that config names.
 
-
-def _model_ref(setting: str, revision: str | None) -> ModelRef:
+    Raises SettingError for a local folder without a model.
+    """
+    setting, revision = SETTINGS_OF_MODELS[kind]
     name = getattr(config, setting)
     if not is_local(name):
-        return ModelRef(name=name, path=name, revision=revision)
+        return ModelRef(name=name, path=name, revision=getattr(config, revision))
     folder = Path(absolute_path(name))
     if not any(os.path.isfile(folder / file) for file in MODEL_FILES):  # noqa: PTH113
         problem = "is not a folder"
@@ -106,10 +115,11 @@ def _demo_names(demo: Demo, dataset: str | None, own_images: bool) -> ResolvedNa
             "make little sense."
         )
     if dataset is None:
-        return ResolvedNames("demo", str(demo.prepare_dataset()), demo.models(), demo.label)
+        return ResolvedNames("demo", str(demo.prepare_dataset()), demo.model, demo.label)
     label = _local_label(dataset, demo)
-    suffix = "" if label == demo.label else demo.database_suffix
-    return ResolvedNames("demo", dataset, demo.models(), label, suffix)
+    if label == demo.label:
+        return ResolvedNames("demo", dataset, demo.model, label)
+    return ResolvedNames("demo", dataset, demo.model, label, demo.database_suffix, True)
 
 
 def _local_label(dataset: str, demo: Demo) -> str:
@@ -125,12 +135,10 @@ def _warn_once(text: str) -> None:
     log.warning(text)
 
 
-def _hub_names(names: ResolvedNames) -> list[HubName]:
+def _hub_names(dataset: str, needed: Collection[str]) -> list[HubName]:
     """What comes from the Hub, dataset first."""
     found = []
-    if not is_local(names.dataset):
-        found.append(HubName(names.dataset, "dataset", config.DATASET_REVISION))
-    for ref in vars(names.models).values():
-        if not ref.local:
-            found.append(HubName(ref.name, "model", ref.revision))
-    return found
+    if not is_local(dataset):
+        found.append(HubName(dataset, "dataset", config.DATASET_REVISION))
+    refs = [configured_model(kind) for kind in MODEL_KINDS if kind in needed]
+    return found + [HubName(ref.name, "model", ref.revision) for ref in refs if not ref.local]

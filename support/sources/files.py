@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import ENAMETOOLONG
 from functools import lru_cache
@@ -27,6 +27,10 @@ MAX_FILE_BYTES = 512 * 2**20  # some decoders read the whole file
 APPLE_DOUBLE = "._"  # macOS writes "._a.jpg" beside a.jpg on other file systems; it is no image
 
 
+class NoImagesError(SettingError):
+    """A folder holds no images."""
+
+
 class OutsideFolderError(ImageError):
     """A dataset names a file outside its folder."""
 
@@ -48,11 +52,33 @@ def find_images(path: str | Path) -> list[Path]:
     files = files_below(path)
     found = [file for file in files if is_image_name(file)]
     if not found:
-        kinds = " ".join(sorted(_readable_suffixes()))
-        hint = f" ({HEIC_REMEDY}.)" if any(map(_is_heic, files)) and not reads_heic() else ""
-        raise SettingError(f"The folder '{path}' holds no images. Looked for: {kinds}.{hint}")
+        raise no_images(path, files)
     log_others(path, files, [file for file in files if not is_image_name(file)])
     return found
+
+
+def find_all_images(names: Iterable[str | Path]) -> tuple[list[Path], dict[str, str]]:
+    """The image files that several paths name; of folders without images the reason, by name.
+
+    Raises SettingError as `find_images`, also where no folder holds any.
+    """
+    found: list[Path] = []
+    empty: dict[str, str] = {}
+    for name in names:
+        try:
+            found += find_images(name)
+        except NoImagesError as error:
+            empty[str(name)] = str(error)
+    if empty and not found:
+        raise SettingError(" ".join(empty.values()))
+    return found, empty
+
+
+def no_images(folder: Path, files: Iterable[Path]) -> NoImagesError:
+    """The error for a folder that holds only such `files` as are no images."""
+    kinds = " ".join(sorted(_readable_suffixes()))
+    hint = f" ({HEIC_REMEDY}.)" if any(map(_is_heic, files)) and not reads_heic() else ""
+    return NoImagesError(f"The folder '{folder}' holds no images. Looked for: {kinds}.{hint}")
 
 
 def has_image_suffix(path: str | Path) -> bool:

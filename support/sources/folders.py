@@ -1,33 +1,47 @@
-"""A folder of images with a list of captions, as a data source."""
+"""A folder of images, with or without lists of captions, as a data source."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BufferedIOBase
 from pathlib import Path
 
-from support.log import log
 from support.paths import RealPaths, absolute_path
-from support.sources.files import files_below, is_image_name, log_others, open_inside
+from support.sources.files import is_image_name, log_others, open_inside
 from support.sources.known import KnownHashes
-from support.sources.lists import CaptionsByImage, list_in
-from support.text import clean_text, first_few
+from support.text import clean_text
 
 
 class FolderSource:
-    """Image files of a folder, in the order in which its list of captions first names them.
+    """Image files of a folder and its subfolders: those with captions first, in their order.
 
-    Logs how many images of the folder the list does not name.
+    `captions` are theirs by file name from `folder`; `files` are all files below it, and `lists`
+    those that the captions come from. Logs how many other files there are.
     """
 
     revision: str | None = None
 
-    def __init__(self, folder: Path, captions: CaptionsByImage, known: KnownHashes):
+    def __init__(
+        self,
+        folder: Path,
+        captions: Mapping[str, list[str]],
+        files: Sequence[Path],
+        lists: Collection[Path],
+        known: KnownHashes,
+    ):
         self._folder = Path(absolute_path(folder))
-        self._names = list(captions)
-        self._captions = list(captions.values())
         self._known = known
-        _log_unlisted(self._folder, self._names, known.paths)
+        listed = _real_paths(self._folder, captions, known.paths)
+        images: list[Path] = []
+        others: list[Path] = []
+        for file in files:
+            # A file that a list names is one of its images, whatever its suffix.
+            is_listed = bool(listed) and _real_path(str(file), known.paths) in listed
+            if not is_listed and file not in lists:
+                (images if is_image_name(file) else others).append(file)
+        log_others(folder, files, others)
+        self._names = [*captions, *(os.path.relpath(image, folder) for image in images)]
+        self._captions = list(captions.values())
 
     def __len__(self) -> int:
         return len(self._names)
@@ -36,7 +50,7 @@ class FolderSource:
         return clean_text(str(self._folder / self._names[row]))
 
     def captions(self, row: int) -> list[str]:
-        return self._captions[row]
+        return self._captions[row] if row < len(self._captions) else []
 
     def content_hash(self, row: int) -> str:
         path = os.path.join(self._folder, self._names[row])  # noqa: PTH118 - for every image
@@ -46,22 +60,8 @@ class FolderSource:
         return open_inside(self._folder / self._names[row], [str(self._folder)])
 
 
-def _log_unlisted(folder: Path, names: Iterable[str], paths: RealPaths) -> None:
-    """Logs which images of `folder` no name leads to, and how many other files it holds."""
-    listed = {_real_path(os.path.join(folder, name), paths) for name in names}  # noqa: PTH118
-    files = files_below(folder)
-    images = [file for file in files if is_image_name(file)]
-    known = {*images, list_in(folder), *(file for file in files if str(file) in listed)}
-    log_others(folder, files, [file for file in files if file not in known])
-    unlisted = [name for name in map(str, images) if _real_path(name, paths) not in listed]
-    if unlisted:
-        log.warning(
-            "%d of %d images in %s are not in its list of captions, and are left out: %s",
-            len(unlisted),
-            len(images),
-            folder,
-            first_few(unlisted),
-        )
+def _real_paths(folder: Path, names: Collection[str], paths: RealPaths) -> set[str]:
+    return {_real_path(os.path.join(folder, name), paths) for name in names}  # noqa: PTH118
 
 
 def _real_path(path: str, paths: RealPaths) -> str:

@@ -1,10 +1,11 @@
-"""Lists of captions beside images: captions.txt, metadata.csv, metadata.jsonl."""
+"""Lists of captions beside images: captions.txt, metadata.csv, .jsonl and .parquet."""
 
 import csv
 import io
 import json
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,62 @@ from support.log import log
 from support.sources.columns import IMAGE_COLUMNS, caption_columns, cell_texts
 from support.text import first_few
 
-LIST_NAMES = ("captions.txt", "metadata.csv", "metadata.jsonl")  # the first there is, is read
+# The first of these that a folder holds is read.
+LIST_NAMES = ("captions.txt", "metadata.csv", "metadata.jsonl", "metadata.parquet")
 CaptionsByImage = dict[str, list[str]]  # file name, as the list writes it -> captions
 MAX_LIST_BYTES = 256 * 2**20  # lists are kept in memory; those of Flickr30k and COCO have 15 and 40
 
 
-def read_list(folder: Path) -> CaptionsByImage | None:
-    """The captions in the list that `folder` holds; None where it holds none.
+def find_lists(files: Iterable[Path]) -> list[Path]:
+    """The lists among all files of a folder and its subfolders: one for each of these."""
+    parents = {file.parent for file in files if file.name in LIST_NAMES}
+    lists = (_list_in(parent) for parent in sorted(parents, key=lambda parent: parent.parts))
+    return [path for path in lists if path is not None]
 
-    Raises SettingError for one that is not what its name says or larger than MAX_LIST_BYTES, and
-    PipelineError for one that cannot be read.
+
+def read_lists(folder: Path, lists: Iterable[Path]) -> CaptionsByImage:
+    """The captions in the lists of `folder` and its subfolders, by file names from `folder`.
+
+    As the imagefolder convention has it, a list names files from its own folder. Raises
+    SettingError for one that is not what its name says, PipelineError for one that cannot be read;
+    in a subfolder, where it may be anything, such a one is left out with a warning.
     """
-    readers = {
-        "captions.txt": _read_lines,
-        "metadata.csv": _read_csv,
-        "metadata.jsonl": _read_jsonl,
-    }
-    path = list_in(folder)
-    return None if path is None else readers[path.name](path)
+    captions: CaptionsByImage = {}
+    for path in lists:
+        try:
+            found = _READERS[path.name](path)
+        except PipelineError as error:
+            if path.parent == folder:
+                raise
+            log.warning("%s Left out.", error)
+            continue
+        below = os.path.relpath(path.parent, folder)
+        for name, texts in found.items():
+            place = name if path.parent == folder else os.path.normpath(Path(below, name))
+            captions.setdefault(place, []).extend(texts)
+    return captions
 
 
-def list_in(folder: Path) -> Path | None:
+def _list_in(folder: Path) -> Path | None:
     """The list that is read of those in `folder`."""
-    return next((folder / name for name in LIST_NAMES if _is_file(folder / name)), None)
+    found = (folder / name for name in LIST_NAMES if _is_file(folder / name))
+    return next((path for path in found if path.suffix != ".parquet" or _names_files(path)), None)
+
+
+def _names_files(path: Path) -> bool:
+    """Whether a parquet file lists image files, rather than holding the images."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError):
+        return False  # read as a table, it is named as damaged
+    return any(
+        field.name in IMAGE_COLUMNS
+        and (pyarrow.types.is_string(field.type) or pyarrow.types.is_large_string(field.type))
+        for field in schema
+    )
 
 
 def _read_lines(path: Path) -> CaptionsByImage:
@@ -92,6 +126,25 @@ def _read_jsonl(path: Path) -> CaptionsByImage:
             )
         rows.append(row)
     return _by_image(rows, path)
+
+
+def _read_parquet(path: Path) -> CaptionsByImage:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SettingError(f"{path} cannot be read: {error}. Put a whole copy there.") from error
+    return _by_image(rows, path)
+
+
+_READERS = {
+    "captions.txt": _read_lines,
+    "metadata.csv": _read_csv,
+    "metadata.jsonl": _read_jsonl,
+    "metadata.parquet": _read_parquet,
+}
 
 
 def _by_image(rows: list[dict[str, Any]], path: Path) -> CaptionsByImage:

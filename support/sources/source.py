@@ -2,23 +2,25 @@
 
 from contextlib import AbstractContextManager
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Protocol
 
 import config
 from support.errors import SettingError
 from support.hub.download import fetch
 from support.hub.names import is_local
+from support.log import log
 from support.paths import expand_home
-from support.sources.files import refuse_unreadable
+from support.sources.files import files_below, is_image_name, no_images, refuse_unreadable
 from support.sources.folders import FolderSource
 from support.sources.known import KnownHashes
-from support.sources.lists import read_list
+from support.sources.lists import find_lists, read_lists
 from support.sources.table_files import (
-    find_tables,
     is_table,
     load_hub_dataset,
     load_local_table,
     load_table_files,
+    tables_among,
 )
 from support.sources.tables import TableSource
 
@@ -52,7 +54,7 @@ def open_source(name: str, known: KnownHashes | None = None) -> Source:
 
     `known` are hashes of its images from earlier runs, and collects those of this one.
     Raises SettingError for a path that is not there or must not be read, or a folder without
-    captions; PipelineError for a file that is damaged.
+    images; PipelineError for a file that is damaged.
     """
     known = known or KnownHashes()
     if not is_local(name):
@@ -69,14 +71,19 @@ def open_source(name: str, known: KnownHashes | None = None) -> Source:
             f"DATASET_NAME is '{name}', a file that is no table: name a .parquet or .arrow file, "
             "or a folder."
         )
-    captions = read_list(path)
-    if captions is not None:
-        return FolderSource(path, captions, known)
-    tables = find_tables(path)
-    if tables:
-        return TableSource(load_table_files(tables, path), known)
-    raise SettingError(
-        f"The folder '{path}' holds no captions. It needs captions.txt (lines 'image,caption'), "
-        "metadata.csv or metadata.jsonl (with a file_name column) beside its images, or .parquet "
-        f"or .arrow files. To caption photos without captions: python main.py --image '{path}'"
-    )
+    return _open_folder(path, known)
+
+
+def _open_folder(folder: Path, known: KnownHashes) -> Source:
+    """The rows of the tables in a folder; of its images where it holds a list, or no table."""
+    files = files_below(folder)
+    lists = find_lists(files)
+    tables = [table for table in tables_among(files) if table not in lists]
+    if tables and not any(path.parent == folder for path in lists):
+        if images := sum(map(is_image_name, files)):
+            log.warning("%s holds tables, which are read; its %d images are not.", folder, images)
+        return TableSource(load_table_files(tables, folder), known)
+    source = FolderSource(folder, read_lists(folder, lists), files, lists, known)
+    if not len(source):
+        raise no_images(folder, files)
+    return source

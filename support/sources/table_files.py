@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,18 @@ def is_table(path: Path) -> bool:
     return any(os.path.exists(path / name) for name in ("state.json", "dataset_dict.json"))  # noqa: PTH110
 
 
-def find_tables(folder: Path) -> list[Path]:
-    """The parquet files in `folder` and its subfolders; without any, the arrow files."""
+def tables_among(files: Sequence[Path]) -> list[Path]:
+    """The parquet files among `files`; without any, the arrow files."""
     for suffix in TABLE_SUFFIXES:
-        found = _with_suffix(folder, suffix)
+        found = _with_suffix(files, suffix)
         if found:
             return found
     return []
 
 
-def _with_suffix(folder: Path, *suffixes: str) -> list[Path]:
-    files = [file for file in files_below(folder) if file.suffix.lower() in suffixes]
-    return [file for file in files if not file.name.startswith(APPLE_DOUBLE)]
+def _with_suffix(files: Iterable[Path], *suffixes: str) -> list[Path]:
+    found = [file for file in files if file.suffix.lower() in suffixes]
+    return [file for file in found if not file.name.startswith(APPLE_DOUBLE)]
 
 
 # --- Opened ---------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def load_hub_dataset(name: str, folder: Path) -> Tables:
     from datasets.config import HF_DATASETS_CACHE
 
     remedy = "Delete it and run again: it is downloaded anew."
-    with _loading(name, _with_suffix(folder, *TABLE_SUFFIXES), remedy):
+    with _loading(name, _with_suffix(files_below(folder), *TABLE_SUFFIXES), remedy):
         splits = dict(load_dataset(str(folder)))
         _validate(splits)
     # The files of the folder are links to ../../blobs; `datasets` unpacks archives into its own.
@@ -69,7 +69,7 @@ def load_local_table(path: Path) -> Tables:
 
     if path.is_file():
         return load_table_files([path], path.parent)
-    with _loading(str(path), _with_suffix(path, ".arrow", ".json")):
+    with _loading(str(path), _with_suffix(files_below(path), ".arrow", ".json")):
         loaded = load_from_disk(str(path))
         splits = {path.name: loaded} if isinstance(loaded, Dataset) else dict(loaded)
         _validate(splits)
