@@ -9,10 +9,9 @@ How they survive a crash is described in docs/ARCHITECTURE.md.
 """
 
 import atexit
-import os
 import re
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import config
+from support.candidates import is_of_dataset
 from support.errors import DatabaseError
 from support.log import log
 from support.records import GeneratedCaption, ModelRef, Sample
@@ -95,6 +95,11 @@ class DatabaseManager:
         """The unit vectors of captions by this model, by text."""
         return self._vectors(config.CAPTION_EMBEDDING_DB, ref, {"dimension": dimension})
 
+    def vector_files(self) -> list[Path]:
+        """The embeddings files of all models."""
+        names = config.IMAGE_EMBEDDING_DB, config.CAPTION_EMBEDDING_DB
+        return sorted(path for name in names for path in self.folder.glob(f"*/{name}"))
+
     def recorded_revision(self, file: str, ref: ModelRef) -> str | None:
         """The revision that a model's vectors were made with; None without any, or on a rebuild."""
         name = self._vector_file(file, ref)
@@ -141,21 +146,10 @@ class DatabaseManager:
     def sync_gallery(self, samples: Iterable[Sample]) -> None:
         """Records gallery images that are new, or whose captions changed; numbers stay."""
         samples = list(samples)
-
-        def changes() -> Updates:
-            records: dict[str, Any] = {}
-            index = self._captions.next_index
-            for sample in samples:
-                old = self.captions.get(sample.content_hash)
-                record = _caption_record(sample, index if old is None else old["index"], old)
-                record["captions"] = list(sample.captions)
-                if record != old:
-                    records[sample.content_hash] = record
-                    index += old is None
-            return {config.CAPTION_DB: records}
-
         self.refresh()
-        self._update_if_needed(changes)
+        self._update_if_needed(
+            lambda: {config.CAPTION_DB: _changed_gallery(self._captions, samples)}
+        )
 
     def add_generated(
         self, sample: Sample, generated: GeneratedCaption, table: VectorTable, vector: np.ndarray
@@ -195,15 +189,14 @@ class DatabaseManager:
 
     def record_images(self, samples: Iterable[Sample]) -> None:
         """Gives a number to those of `samples` that have none, without their captions."""
-        samples = list(samples)
+        by_hash = {sample.content_hash: sample for sample in samples}
 
         def changes() -> Updates:
-            new = [sample for sample in samples if sample.content_hash not in self.captions]
+            new = [key for key in by_hash if key not in self.captions]
             numbered = enumerate(new, self._captions.next_index)
             return {
                 config.CAPTION_DB: {
-                    sample.content_hash: _caption_record(sample, index, None)
-                    for index, sample in numbered
+                    k: _caption_record(by_hash[k], number) for number, k in numbered
                 }
             }
 
@@ -223,6 +216,14 @@ class DatabaseManager:
             return {config.CAPTION_DB: records}
 
         self._update_if_needed(changes)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Takes generated captions out for good, of the images with the content hashes `keys`.
+
+        An image of the dataset keeps its number, vector and original captions; others go whole.
+        """
+
+        self._store.remove(lambda: _without(self.captions, keys), self.vector_files())
 
     def locked(self) -> AbstractContextManager[None]:
         """Holds the writers' lock, for files beside the databases."""
@@ -262,9 +263,23 @@ def _close_all() -> None:
             log.warning("%s", error)
 
 
-def _caption_record(sample: Sample, index: int, old: CaptionRecord | None) -> CaptionRecord:
+def _changed_gallery(captions: CaptionTable, samples: Iterable[Sample]) -> dict[str, CaptionRecord]:
+    """The records of gallery images that are new or changed."""
+    records: dict[str, CaptionRecord] = {}
+    index = captions.next_index
+    for sample in samples:
+        old = captions.records.get(sample.content_hash)
+        record = _caption_record(sample, index if old is None else old["index"], old)
+        record["captions"] = list(sample.captions)
+        if record != old:
+            records[sample.content_hash] = record
+            index += old is None
+    return records
+
+
+def _caption_record(sample: Sample, index: int, old: CaptionRecord | None = None) -> CaptionRecord:
     """The record of an image, with the captions that the database holds already."""
-    if old is not None and sample.role == "own" and _is_of_dataset(old):
+    if old is not None and sample.role == "own" and is_of_dataset(old):
         # A user's copy of a dataset's image does not rename it.
         image, original_index = old["image"], old["original_index"]
     else:
@@ -278,8 +293,24 @@ def _caption_record(sample: Sample, index: int, old: CaptionRecord | None) -> Ca
     }
 
 
-def _is_of_dataset(record: CaptionRecord) -> bool:
-    """Whether an image belongs to the dataset, and its file, if it is one, is still there."""
-    path = record["image"]
-    is_file = os.path.isabs(path)  # noqa: PTH117 - else a row of a table
-    return record["original_index"] is not None and (not is_file or os.path.lexists(path))
+def _without(
+    captions: Mapping[str, CaptionRecord], keys: Collection[str]
+) -> tuple[dict[str, CaptionRecord], set[str]]:
+    """What is left of the records `keys` of images of the dataset, and all keys that go.
+
+    Those are the other content hashes, and captions that no record holds any longer.
+    """
+    named = {key: captions[key] for key in keys if key in captions}
+    kept = {key: {**r, "generated": None} for key, r in named.items() if is_of_dataset(r)}
+    others = {key: record for key, record in captions.items() if key not in named}
+    return kept, (named.keys() - kept.keys()) | (_texts_of(named) - _texts_of({**others, **kept}))
+
+
+def _texts_of(records: Mapping[str, CaptionRecord]) -> set[str]:
+    """The captions of records, original and generated."""
+    texts: set[str] = set()
+    for record in records.values():
+        texts.update(record["captions"])
+        if record["generated"]:
+            texts.add(record["generated"]["caption"])
+    return texts

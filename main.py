@@ -4,13 +4,9 @@ python main.py                       one experiment image
 python main.py --index 42            another one
 python main.py --all                 every experiment image; resumes a stopped run
 python main.py --image a.jpg DIR     your own images
-python main.py search "a dog runs"   text -> images
-python main.py search --image p.jpg  image -> images
+python main.py search "a dog runs"   text -> images; --image p.jpg: image -> images
 python main.py evaluate              with retrieval against without, and the baselines
-
-from main import initialize_system, run_experiment
-dataset_loader, db_manager = initialize_system()
-result = run_experiment(dataset_loader, db_manager, experiment_index=42)
+python main.py status                what the databases hold; also: export, forget, adopt
 """
 
 import sys
@@ -29,10 +25,12 @@ from db_manager import DatabaseManager, database_folder
 from demo.scoring import SCORES
 from experiments import evaluation, metrics, tables
 from experiments.finished import read_results
+from experiments.housekeeping import keep_house
+from experiments.moved import tell_of_moved
 from experiments.pools import fixed_pool
-from experiments.results import Clock, build_results, made_with, save_results, save_summary
+from experiments.results import Clock, build_results, made_with, save_results
 from experiments.runs import Outcome, Prepared, Work, caption_all
-from experiments.search import Query, make_query, read_queries, search, text_and_image
+from experiments.search import Query, queries_of, query_of, search
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
 from prompt_generator import build_prompts
@@ -126,8 +124,7 @@ def search_images(
     both together; `without`: a text or several to avoid. `within` "all", "gallery", "captioned" or
     a folder.
     """
-    words, shown = text_and_image(query, image)
-    wanted = make_query(words, shown, without, by, within, min_similarity, top_k)
+    wanted = query_of(query, image, without, by, within, min_similarity, top_k)
     return [neighbor.as_dict() for neighbor in _search(wanted, System(dataset_loader, db_manager))]
 
 
@@ -149,13 +146,8 @@ def evaluate_retrieval(
 def _evaluate(
     system: System, samples: int | None, arms: Sequence[str] | None
 ) -> evaluation.Evaluation:
-    chosen = evaluation.check_arms(arms)
-    models = system.models()
     extra = SCORES if system.dataset_loader.name == demo.EMBEDDED.label else None
-    pipeline = evaluation.open_pipeline(system, embed_images(system), models, extra)
-    return evaluation.evaluate(
-        system.dataset_loader.get_experiment_data()[:samples], chosen, pipeline
-    )
+    return evaluation.evaluate_system(system, embed_images, samples, arms, extra)
 
 
 # --- The seven stages in order --------------------------------------------------------------------
@@ -176,6 +168,7 @@ def open_system(
     folder = database_folder(names.label, names.database_suffix)
     known = KnownHashes(folder / KNOWN_HASHES, verify)
     dataset_loader = load_and_split_dataset(names, known, split or not names.own_dataset)
+    tell_of_moved(names, folder, dataset_loader.hashes)
     # The demo's own databases follow its models; a user's never change unasked.
     renew = names.label == demo.EMBEDDED.label
     db_manager = DatabaseManager(folder, names.label, rebuild, renew)
@@ -244,11 +237,11 @@ def _run_over(
     system.db_manager.refresh()
     images = embed_images(system)
     run, pool = fixed_pool(system, images.vectors, system.models(), recaption)
-
-    def caption(batch: Prepared) -> list[Result]:
-        return write_results(batch, embed_images(system).vectors, system, run)
-
-    work = Work(lambda batch: prepare(batch, images, pool), caption, show)
+    work = Work(
+        prepare=lambda batch: prepare(batch, images, pool),
+        caption=lambda batch: write_results(batch, embed_images(system).vectors, system, run),
+        show=show,
+    )
     return caption_all(items, run, system.db_manager, work)
 
 
@@ -265,6 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         "caption": _caption_command,
         "search": _search_command,
         "evaluate": _evaluate_command,
+        **dict.fromkeys(("status", "forget", "export", "adopt"), _housekeeping_command),
     }
     return process.run(commands, argv)
 
@@ -294,20 +288,15 @@ def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int
     samples = system.dataset_loader.get_experiment_data()
     outcome = _run_over(paths or samples, system, recaption, output.print_result if paths else None)
     output.print_gallery(system.dataset_loader)
-    kind = "images" if paths else "experiments"
-    rows = list(outcome.rows.values()) if paths else outcome.of(samples)
     origin = made_with(system.dataset_loader, system.models())
-    path = save_summary(kind, origin, outcome.run, rows, outcome.failures, outcome.seconds)
-    print(printable(f"{outcome.summary_text(kind)} Summary: {path}"))
+    print(printable(outcome.save_summary(None if paths else samples, origin)))
     return output.report_failures(outcome.failures_text())
 
 
 def _search_command(arguments: Namespace) -> int:
     # What cannot be searched for is reported before the dataset is opened and models are loaded.
-    texts = read_queries(arguments.queries) if arguments.queries else [arguments.query]
-    options = arguments.without, arguments.by, arguments.within, arguments.min_similarity
-    queries = [make_query(text, arguments.image, *options) for text in texts]
-    by_image, needed = arguments.image is not None, queries[0].models()
+    queries = queries_of(arguments)
+    needed, by_image = queries[0].models(), arguments.image is not None
     system = open_system(by_image, needed=needed, split=False, **flags.repairs(arguments))
     with system.db_manager:
         for query in queries:
@@ -327,6 +316,12 @@ def _evaluate_command(arguments: Namespace) -> int:
     evaluated.progress.close()  # only now: a full disk must not cost hours of captioning
     print(tables.evaluation_table(evaluated.outcome, SCORES))
     print(printable("Saved: " + ", ".join(map(str, paths))))
+    return 0
+
+
+def _housekeeping_command(arguments: Namespace) -> int:
+    for line in keep_house(resolve_names(demo.EMBEDDED, needed=()), arguments):
+        print(printable(line))
     return 0
 
 

@@ -27,7 +27,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = _caption_parser(common)
     commands = parser.add_subparsers(metavar="COMMAND")
     search, evaluation = _add_search(commands, common), _add_evaluate(commands, common)
-    _refuse_unknown_flags((parser, search, evaluation), sys.argv[1:] if argv is None else argv)
+    others = _add_housekeeping(commands, common)
+    parsers = (parser, search, evaluation, *others)
+    _refuse_unknown_flags(parsers, sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(argv)
     if arguments.command == "caption":
         _check_caption(parser, arguments)
@@ -121,6 +123,32 @@ def _add_evaluate(commands: "Commands[Parser]", common: Parser) -> Parser:
     arms = "none retrieved random wrong nearest consensus"
     parser.add_argument("--arms", nargs="+", metavar="ARM", help=arms)
     return parser
+
+
+def _add_housekeeping(commands: "Commands[Parser]", common: Parser) -> list[Parser]:
+    """The commands that read or mend the databases."""
+    summary = "write what was generated for other programs"
+    export = _add_command(commands, common, "export", summary, summary.capitalize() + ".")
+    form = "photo.txt beside each photo, metadata.jsonl, or captions.txt"
+    export.add_argument("form", choices=("txt", "jsonl", "captions"), help=form)
+    where = "where to write (the folder of the photos)"
+    export.add_argument("folder", nargs="?", metavar="FOLDER", help=where)
+    replace = "replace files that say something else"
+    export.add_argument("--overwrite", action="store_true", help=replace)
+
+    summary = "say what the databases hold, and what is not embedded yet"
+    status = _add_command(commands, common, "status", summary, summary.capitalize() + ".")
+
+    summary = "take bad captions, or own photos, out of the databases for good"
+    forget = _add_command(commands, common, "forget", summary, summary.capitalize() + ".")
+    images = "path of an image, or its number as a search prints it"
+    forget.add_argument("images", nargs="+", metavar="PATH|INDEX", help=images)
+
+    summary = "go on with the databases of a folder of photos that was moved"
+    adopt = _add_command(commands, common, "adopt", summary, summary.capitalize() + ".")
+    old = "where the folder was; --dataset says where it is"
+    adopt.add_argument("old_folder", metavar="OLD_FOLDER", help=old)
+    return [export, status, forget, adopt]
 
 
 def _check_caption(parser: Parser, arguments: argparse.Namespace) -> None:

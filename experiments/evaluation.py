@@ -12,7 +12,7 @@ captions of an image.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from support.batches import batches
 from support.errors import ImageError, PipelineError, SettingError
 from support.extra_scores import ExtraScores
 from support.log import log
-from support.records import Models, Neighbor, Sample
+from support.records import Neighbor, Sample
 from support.result import MadeWith
 from support.settings import caption_settings, changed_settings
 from support.text import first_few
@@ -56,11 +56,17 @@ class Pipeline:
     extra: ExtraScores | None = None  # where captions can be parsed
 
 
-def open_pipeline(
-    system: System, images: EmbeddedImages, models: Models, extra: ExtraScores | None
-) -> Pipeline:
-    """What an evaluation needs, with all models loaded."""
-    return Pipeline(
+def evaluate_system(
+    system: System,
+    embed_images: Callable[[System], EmbeddedImages],
+    samples: int | None,
+    arms: Sequence[str] | None,
+    extra: ExtraScores | None,
+) -> "Evaluation":
+    """`evaluate` for the first `samples` experiment images; all of both by default."""
+    chosen, models = check_arms(arms), system.models()
+    images = embed_images(system)
+    pipeline = Pipeline(
         images=images,
         captioner=load_captioner(models.vlm),
         caption_embedder=load_caption_embedder(models.text),
@@ -68,6 +74,7 @@ def open_pipeline(
         made_with=made_with(system.dataset_loader, models),
         extra=extra,
     )
+    return evaluate(system.dataset_loader.get_experiment_data()[:samples], chosen, pipeline)
 
 
 def check_arms(names: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What gives context to a run over many images: fixed in a file when its first run begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from experiments.identity import former_run_name, run_name, short_hash
 from experiments.system import System
 from similarity_search import Pool
 from support.candidates import Candidate
+from support.errors import DatabaseError
 from support.log import log
 from support.records import Models
 from support.storage.captions import LARGEST_INDEX
@@ -63,6 +64,23 @@ def fixed_pool(
     name = f"{path.stem}-{short_hash(content)}"
     fixed = originals + [_where_it_lies_now(found, system) for found in frozen]
     return FixedPool(name, Pool.of(fixed, vectors.rows, vectors.matrix))
+
+
+def drop_from_pools(db_manager: DatabaseManager, keys: Collection[str]) -> int:
+    """Takes images out of all frozen pools; how many held one. Their runs get another name."""
+    changed = 0
+    with db_manager.locked():
+        for path in sorted((db_manager.folder / "frozen_pools").glob("*.json")):
+            try:
+                captioned = _read(path)[1]
+            except DatabaseError as error:
+                log.warning("%s", error)
+                continue
+            kept = [candidate for candidate in captioned if candidate.key not in keys]
+            if len(kept) < len(captioned):
+                _write(path, kept)
+                changed += 1
+    return changed
 
 
 def _where_it_lies_now(candidate: Candidate, system: System) -> Candidate:

@@ -13,12 +13,12 @@ from PIL import Image
 import config
 from db_manager import DatabaseManager
 from experiments.finished import FinishedImages
-from experiments.results import Clock, summary_row
+from experiments.results import Clock, save_summary, summary_row
 from support.batches import batches
 from support.errors import DatabaseError, HubError, ImageError, MemoryShortage, SettingError
 from support.log import log
 from support.records import Neighbor, Sample
-from support.result import Result, SummaryRow
+from support.result import MadeWith, Result, SummaryRow
 from support.sources.own import own_sample
 from support.storage.lock import runner_number
 
@@ -55,12 +55,16 @@ class Outcome:
     copies: int = 0  # byte-identical to another
     seconds: float = 0.0
 
-    def summary_text(self, kind: str) -> str:
-        """How many images were captioned; `kind` is "experiments" or "images"."""
-        what = "experiment images" if kind == "experiments" else "images"
+    def save_summary(self, experiments: Sequence[Sample] | None, origin: MadeWith) -> str:
+        """Writes the summary of `experiments`, or of own images; says how many, and where."""
+        kind = "images" if experiments is None else "experiments"
+        rows = [*self.rows.values()] if experiments is None else self.of(experiments)
+        path = save_summary(kind, origin, self.run, rows, self.failures, self.seconds)
+        what = "images" if experiments is None else "experiment images"
         before = f" ({self.earlier} of them earlier)" if self.earlier else ""
         total = len(self.rows) + len(self.failures)
-        return f"{len(self.rows)} of {total} {what} captioned in {self.seconds:.0f} s{before}."
+        done = f"{len(self.rows)} of {total} {what} captioned in {self.seconds:.0f} s{before}."
+        return f"{done} Summary: {path}"
 
     def failures_text(self) -> str:
         """The failures in one line; empty without any."""

@@ -6,6 +6,7 @@ text side of the image model. Both rankings can be fused.
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,8 +64,8 @@ class Query:
         return () if self.by is None and is_local(config.DATASET_NAME) else ("text",)
 
 
-def make_query(
-    text: str | None,
+def query_of(
+    query: PathOrImage | None,
     image: PathOrImage | None = None,
     without: str | Sequence[str] = (),
     by: str | None = None,
@@ -72,10 +73,33 @@ def make_query(
     min_similarity: float | None = None,
     top_k: int | None = None,
 ) -> Query:
-    """A query of a text, an image, or both, checked.
+    """What `search_images` is asked for, checked: `query` is a text, a path or an image.
 
     Raises SettingError for what does not go together, ImageError for an image that is none.
     """
+    if query is None or is_text(query):
+        return _checked(query, image, without, by, within, min_similarity, top_k)
+    if image is not None:
+        raise SettingError(f"Two images are given, {query} and {image}; search for one.")
+    return _checked(None, query, without, by, within, min_similarity, top_k)
+
+
+def queries_of(arguments: Namespace) -> list[Query]:
+    """What the command line asks for, checked as by `query_of`."""
+    texts = [arguments.query] if arguments.queries is None else _read_queries(arguments.queries)
+    options = arguments.without, arguments.by, arguments.within, arguments.min_similarity
+    return [_checked(text, arguments.image, *options) for text in texts]
+
+
+def _checked(
+    text: str | None,
+    image: PathOrImage | None,
+    without: str | Sequence[str],
+    by: str | None,
+    within: str | Path,
+    min_similarity: float | None,
+    top_k: int | None = None,
+) -> Query:
     if text is None and image is None:
         raise SettingError("Give a text or an image to search for.")
     if by not in (None, *WAYS):
@@ -97,18 +121,7 @@ def make_query(
     )
 
 
-def text_and_image(
-    query: PathOrImage | None, image: PathOrImage | None
-) -> tuple[str | None, PathOrImage | None]:
-    """What of `query` and `image` is a text and what an image. Raises SettingError for two."""
-    if query is None or is_text(query):
-        return query, image
-    if image is not None:
-        raise SettingError(f"Two images are given, {query} and {image}; search for one.")
-    return None, query
-
-
-def read_queries(path: str) -> list[str]:
+def _read_queries(path: str) -> list[str]:
     """The texts in the lines of a file, or of stdin ("-"), without empty ones."""
     try:
         data = sys.stdin.read() if path == "-" else expand_home(path).read_text("utf-8-sig")
@@ -143,50 +156,63 @@ def search(query: Query, system: System, open_images: OpenImages) -> list[Neighb
     where 1 is the first place in both lists.
     """
     k = checked_k(query.top_k)
-    by = query.by or _usual_way(query, system)
+    share = _share_captioned(query, system)
+    by = query.by or _usual_way(query, share)
+    if by == "caption" and not share:
+        raise SettingError(
+            "--by caption needs captions, and none of these images has one. Search with --by look, "
+            "or caption them: main.py --image FOLDER."
+        )
     scope = _scope(query.within, system)
-    lists = []
-    if by in ("caption", "both"):
+    lists, weights = [], []
+    if by == "caption" or (by == "both" and share):
         lists.append(_by_caption(query, system, scope, k))
+        weights.append(share)
     if by in ("look", "both"):
         lists.append(_by_look(query, system, scope, k, open_images()))
-    found = lists[0] if len(lists) == 1 else fused(lists)[:k]
+        weights.append(1.0)
+    found = lists[0] if len(lists) == 1 else fused(lists, weights)[:k]
     least = -np.inf if query.min_similarity is None else query.min_similarity
     return [neighbor for neighbor in found if neighbor.similarity >= least]
 
 
-def fused(lists: Sequence[Sequence[Neighbor]]) -> list[Neighbor]:
+def fused(lists: Sequence[Sequence[Neighbor]], weights: Sequence[float]) -> list[Neighbor]:
     """Lists of images, best first, as one, by reciprocal rank; the similarity is 1 at most.
 
-    Each image comes with the caption that it has in the first of the lists that holds it.
+    A list weighs by the share of the images that it covers: else the first image with a caption
+    would come first whatever is searched for. Each image comes with the caption that it has in the
+    first of the lists that holds it.
     """
     scores: dict[int, float] = {}
     images: dict[int, Neighbor] = {}
-    for found in lists:
+    for found, weight in zip(lists, weights, strict=True):
         for place, neighbor in enumerate(found, 1):
-            share = (RANK_CONSTANT + 1) / (RANK_CONSTANT + place) / len(lists)
-            scores[neighbor.index] = scores.get(neighbor.index, 0) + share
+            part = weight * (RANK_CONSTANT + 1) / (RANK_CONSTANT + place) / sum(weights)
+            scores[neighbor.index] = scores.get(neighbor.index, 0) + part
             images.setdefault(neighbor.index, neighbor)
     best = [replace(images[index], similarity=round(scores[index], 6)) for index in scores]
     return sorted(best, key=lambda neighbor: (-neighbor.similarity, neighbor.index))
 
 
 # --- How and where --------------------------------------------------------------------------------
-def _usual_way(query: Query, system: System) -> str:
-    """How to search for a query that does not say it.
+def _usual_way(query: Query, share: float) -> str:
+    """How to search for a query that does not say it, where a share of the images has captions.
 
     A text by captions, which found more on demo/tuning_queries.json than look or both did. Where
     fewer than half of the images have one, captions alone would leave most images out.
     """
-    if query.image is not None:
+    if query.image is not None or not share:
         return "look"
+    return "caption" if share >= 0.5 else "both"
+
+
+def _share_captioned(query: Query, system: System) -> float:
+    """The share of the images searched that have a caption, from 0 to 1."""
     records, scope = system.db_manager.captions, _scope(query.within, system)
     if scope is not None:
         records = {key: record for key, record in records.items() if scope(key, record)}
     captioned = sum(1 for record in records.values() if record["generated"] or record["captions"])
-    if not captioned:
-        return "look"
-    return "caption" if 2 * captioned >= len(records) else "both"
+    return captioned / max(1, len(records))
 
 
 def _checked_scope(within: str | Path) -> str:

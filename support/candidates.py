@@ -44,6 +44,13 @@ def is_there(key: str, record: Record, dataset: SplitHashes) -> bool:
     return record["original_index"] is None or dataset.holds(key)
 
 
+def is_of_dataset(record: Record) -> bool:
+    """Whether an image belongs to the dataset, and its file, if it is one, is still there."""
+    path = record["image"]
+    is_file = os.path.isabs(path)  # noqa: PTH117 - else a row of a table
+    return record["original_index"] is not None and (not is_file or os.path.lexists(path))
+
+
 def has_gone(record: Record) -> bool:
     """Whether the file of a user's own image is not where it was. Images in memory have none."""
     path = record["image"]

@@ -1,6 +1,6 @@
 """captions.json: the original and generated captions of each image."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from support.storage.damage import DamagedFile, keep_corrupt_copy
@@ -60,6 +60,11 @@ class CaptionTable(Document):
             self.next_index = max(self.next_index, record["index"] + 1)
         self._owners.update(taken)
 
+    def remove(self, keys: Collection[str]) -> None:
+        """Takes records out. Their numbers are never given again: the header keeps the next one."""
+        self.header["next_index"] = self.next_index
+        self._replace_records({k: v for k, v in self.records.items() if k not in keys})
+
     def try_update(self, records: Records) -> bool:
         """Adds or replaces records unless one is bad; whether it did."""
         try:
@@ -86,9 +91,13 @@ class CaptionTable(Document):
 
     def _adopt_header(self, header: Header) -> None:
         self.mark(header.get("fold"))
+        self.header.pop("next_index", None)
+        if type(index := header.get("next_index")) is int and 0 <= index < LARGEST_INDEX:
+            self.header["next_index"] = index
 
     def _replace_records(self, records: Records) -> None:
-        self.records, self.next_index, self.changed = {}, 0, []
+        self.records, self.changed = {}, []
+        self.next_index = self.header.get("next_index", 0)
         self.loads += 1
         self._owners: dict[int, str] = {}  # index -> key: no two images share a number
         self.update(records)

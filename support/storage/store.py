@@ -7,7 +7,7 @@ for the time of an update; readers need none.
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -124,27 +124,36 @@ class Store:
             theirs = [update[name] for update in updates if name in update]
             if name in self.snapshot.tables:
                 self.snapshot.tables[name].save()
-            elif not self._compact_unopened(name, theirs):
+            elif not _compact_unopened(self.folder / name, theirs):
                 left += [{name: records} for records in theirs]
         self.snapshot.resume(self.journal.start(header, left))
 
-    def _compact_unopened(self, name: str, updates: Iterable[Records]) -> bool:
-        """Writes the vectors of a model this process does not use, unless their file is gone.
+    # --- Removing ---------------------------------------------------------------------------------
+    def remove(
+        self, changes: Callable[[], tuple[Records, Collection[str]]], vector_files: Iterable[Path]
+    ) -> None:
+        """Changes caption records and takes others out, with the vectors of the same keys.
 
-        False if it cannot be read: then they are left to a process that uses them.
+        `changes` gives, for the newest state, records to replace and keys to take out: content
+        hashes and captions. Nothing of them stays in documents or journal. A crash in between may
+        leave some of it; doing it again ends it.
         """
-        path = self.folder / name
-        try:
-            path.lstat()
-            table = VectorTable.read(path)
-            for records in updates:
-                table.update(records)
-        except FileNotFoundError:
-            return True
-        except (DatabaseError, OSError, ValueError):
-            return False
-        table.save()
-        return True
+        with self.lock.held():
+            self._catch_up()
+            records, keys = changes()
+            self.lock.announce("removing what is to be forgotten")
+            updates, position = self.journal.read()
+            header = JournalHeader.new(position.header.next_compaction)
+            self.snapshot.forget()
+            self.captions.update(records)
+            self.captions.remove(keys)
+            self.captions.mark(header.compaction)
+            self.captions.save()
+            for path in vector_files:
+                name = path.relative_to(self.folder).as_posix()
+                _remove_vectors(path, keys, [u[name] for u in updates if name in u])
+            self.journal.start(header)
+            self.snapshot.refresh()
 
     # --- Starting and rebuilding ------------------------------------------------------------------
     def _start(self) -> None:
@@ -208,3 +217,38 @@ class Store:
                 self.journal.start(header, kept)
         for what in lost:
             log.warning("--rebuild: %s", what)
+
+
+def _vectors_with(path: Path, updates: Iterable[Records]) -> VectorTable:
+    """A document of vectors, whatever model made it, with updates of the journal."""
+    table = VectorTable.read(path)
+    for records in updates:
+        table.update(records)
+    return table
+
+
+def _remove_vectors(path: Path, keys: Collection[str], updates: Sequence[Records]) -> None:
+    """Writes a document of vectors without `keys`, and with the journal's updates for it."""
+    try:
+        table = _vectors_with(path, updates)
+    except (DatabaseError, OSError, ValueError) as error:
+        log.warning("%s may still hold what is to be forgotten: %s", path, error)
+        return
+    if table.remove(keys) or updates:
+        table.save()
+
+
+def _compact_unopened(path: Path, updates: Iterable[Records]) -> bool:
+    """Writes the vectors of a model this process does not use, unless their file is gone.
+
+    False if it cannot be read: then they are left to a process that uses them.
+    """
+    try:
+        path.lstat()
+        table = _vectors_with(path, updates)
+    except FileNotFoundError:
+        return True
+    except (DatabaseError, OSError, ValueError):
+        return False
+    table.save()
+    return True
