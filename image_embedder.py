@@ -83,9 +83,12 @@ class ImageEmbedder:
         import torch
 
         longest = self.model.config.text_config.max_position_embeddings
+        # SigLIP was trained on texts padded to its full length. CLIP reads the end of a text, which
+        # sees nothing of what follows.
+        full = "siglip" in self.model.config.model_type
         inputs = tokenizer(
             list(texts),
-            padding="max_length",
+            padding="max_length" if full else "longest",
             truncation=True,
             max_length=min(tokenizer.model_max_length, longest),
             return_tensors="pt",

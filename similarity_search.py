@@ -11,7 +11,13 @@ from support.candidates import Candidate, Record, Scope, as_candidate, has_gone,
 from support.errors import SettingError
 from support.records import Neighbor, Sample, SplitHashes
 from support.search.growing import GrowingArray
-from support.search.nearest import exact_products, nearest_rows, nearest_values, ranks_within
+from support.search.nearest import (
+    exact_products,
+    nearest_rows,
+    nearest_values,
+    products_with,
+    ranks_within,
+)
 from support.search.words import WordIndex, words_of
 
 
@@ -220,7 +226,7 @@ class CaptionPool:
         if not self._places:
             return []
         self._find_rows()
-        scores = np.append(matrix @ query, np.float32(-np.inf))  # of row -1 too
+        scores = np.append(products_with(query, matrix), np.float32(-np.inf))  # of row -1 too
         scores = scores[self._caption_rows.values]  # (C,)
         best = np.maximum.reduceat(scores, self._starts.values)  # (P,)
         found, weight = self._found.values & (best > -np.inf), config.SEARCH_WORD_WEIGHT

@@ -24,6 +24,16 @@ def clip_b32(folder: Path) -> ModelRef:
     return _saved(folder, CLIPModel(configuration), processor)
 
 
+def bge_base(folder: Path) -> ModelRef:
+    """BGE-base: 109 M parameters, 768 dimensions."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    if not folder.exists():
+        tiny_models.sentence_model(folder, BertModel(BertConfig()), "cls", {})
+    return locate(ModelRef(str(folder), str(folder), local=True))
+
+
 def smolvlm_256m(folder: Path) -> ModelRef:
     """SmolVLM-256M: a SigLIP base tower of 512 pixels, and a decoder of 30 layers."""
     from transformers import (

@@ -34,9 +34,12 @@ SCOPES = ("all", "gallery", "captioned")
 # Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114):
 # an image at place r of a list gets 1 / (RANK_CONSTANT + r).
 RANK_CONSTANT = 60
+# Where fewer than this share have captions, the list by captions counts for less: else the one
+# image with a caption would come first whatever is searched for.
+ENOUGH_CAPTIONED = 0.1
 # A query vector is the image's, plus TEXT_WEIGHT times the text's, minus WITHOUT_WEIGHT times that
-# of each text to avoid, scaled to unit length. See benchmarks/README.md.
-TEXT_WEIGHT = 1.0
+# of each text to avoid, scaled to unit length. See benchmarks/README.md for these numbers.
+TEXT_WEIGHT = 1.5
 WITHOUT_WEIGHT = 0.5
 PathOrImage = str | Path | Image.Image
 OpenImages = Callable[[], EmbeddedImages]  # the image model, with a vector of every image
@@ -167,7 +170,7 @@ def search(query: Query, system: System, open_images: OpenImages) -> list[Neighb
     lists, weights = [], []
     if by == "caption" or (by == "both" and share):
         lists.append(_by_caption(query, system, scope, k))
-        weights.append(share)
+        weights.append(min(1.0, share / ENOUGH_CAPTIONED))
     if by in ("look", "both"):
         lists.append(_by_look(query, system, scope, k, open_images()))
         weights.append(1.0)
@@ -179,9 +182,8 @@ def search(query: Query, system: System, open_images: OpenImages) -> list[Neighb
 def fused(lists: Sequence[Sequence[Neighbor]], weights: Sequence[float]) -> list[Neighbor]:
     """Lists of images, best first, as one, by reciprocal rank; the similarity is 1 at most.
 
-    A list weighs by the share of the images that it covers: else the first image with a caption
-    would come first whatever is searched for. Each image comes with the caption that it has in the
-    first of the lists that holds it.
+    Among equals, an image of an earlier list comes first. Each comes with the caption that it has
+    in the first of the lists that holds it.
     """
     scores: dict[int, float] = {}
     images: dict[int, Neighbor] = {}
@@ -190,8 +192,9 @@ def fused(lists: Sequence[Sequence[Neighbor]], weights: Sequence[float]) -> list
             part = weight * (RANK_CONSTANT + 1) / (RANK_CONSTANT + place) / sum(weights)
             scores[neighbor.index] = scores.get(neighbor.index, 0) + part
             images.setdefault(neighbor.index, neighbor)
+    # In the order in which the lists name them, which sorting keeps among equals.
     best = [replace(images[index], similarity=round(scores[index], 6)) for index in scores]
-    return sorted(best, key=lambda neighbor: (-neighbor.similarity, neighbor.index))
+    return sorted(best, key=lambda neighbor: -neighbor.similarity)
 
 
 # --- How and where --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import image_embedder
 from main import caption_image, initialize_system, run_experiment, search_images
 from support import models
 from support.errors import SettingError
@@ -194,9 +195,16 @@ def test_tables_in_a_folder_are_read_and_its_photos_named(settings, tmp_path, ca
 
 
 # --- What has gone --------------------------------------------------------------------------------
-def test_deleted_added_and_renamed_photos(bare_settings, bare, monkeypatch):
-    import image_embedder
-
+def test_a_thousand_photos_of_which_some_are_deleted_added_and_renamed(
+    bare_settings, tmp_path, monkeypatch
+):
+    folder = tmp_path / "thousand"
+    folder.mkdir()
+    for number in range(1000):
+        picture(number, (12, 10)).save(folder / f"{number:04}.png")
+    bare_settings.DATASET_NAME = str(folder)
+    bare_settings.VLM_MODEL_NAME = bare_settings.CAPTION_EMBEDDING_MODEL = "./not-there"
+    monkeypatch.setattr(models, "_loaded", {})
     embedded: list[str] = []
     usual = image_embedder.EmbeddedImages.read
 
@@ -205,20 +213,31 @@ def test_deleted_added_and_renamed_photos(bare_settings, bare, monkeypatch):
         return usual(images, sample)
 
     monkeypatch.setattr(image_embedder.EmbeddedImages, "read", read)
-    system_for_search()[1].close()
-    assert len(embedded) == 12
-    embedded.clear()
-    (bare / "p02.png").unlink()
-    (bare / "b" / "p01.png").rename(bare / "b" / "another name.png")
-    picture(99).save(bare / "new.png")
     system = system_for_search()
-    assert embedded == ["new.png"]
-    found = names(search_images("a dog", *system, top_k=99))
-    assert len(found) == 12 and "p02.png" not in found and "another name.png" in found
-    system[1].close()
-    picture(2).save(bare / "p02.png")  # put back: nothing is embedded again
+    assert sorted(embedded) == sorted(path.name for path in folder.iterdir())
+    assert len(search_images("a red dog", *system, top_k=2000)) == 1000
+    assert len(search_images(folder / "0007.png", *system, top_k=2000)) == 999
+    assert set(models._loaded) == {"clip"}
+    system.db_manager.close()
+
+    deleted = {f"{number:04}.png" for number in range(0, 1000, 50)}
+    for name in deleted:
+        (folder / name).unlink()
+    for number in range(20):
+        picture(5000 + number, (12, 10)).save(folder / f"new{number}.png")
+    (folder / "0001.png").rename(folder / "renamed.png")
     embedded.clear()
-    assert "p02.png" in names(search_images("a dog", *system_for_search(), top_k=99))
+    system = system_for_search()
+    assert sorted(embedded) == sorted(f"new{number}.png" for number in range(20))
+    now = {path.name for path in folder.iterdir()}
+    for query in ("a red dog", picture(9000)):
+        found = names(search_images(query, *system, top_k=2000))
+        assert len(found) == 1000 and set(found) == now and not deleted & set(found)
+    system.db_manager.close()
+
+    picture(50, (12, 10)).save(folder / "0050.png")  # put back: nothing is embedded again
+    embedded.clear()
+    assert "0050.png" in names(search_images("a dog", *system_for_search(), top_k=2000))
     assert embedded == []
 
 
@@ -310,6 +329,8 @@ def test_both_rankings_are_fused_by_reciprocal_rank():
     for one in found:
         assert one.similarity == pytest.approx(scores[one.index] * 61 / 2, abs=1e-6)
     assert [one.caption for one in found] == ["three", "seven", None, "five"]
+    tied = fused([[image(8, 0.9, None)], [image(2, 0.9, None)]], [1, 1])
+    assert [one.index for one in tied] == [8, 2]  # the earlier list first
     assert fused([[image(4, 0.1, None)], [image(4, 0.5, None)]], [0.2, 1])[0].similarity == 1
     # Where few have captions, the one that has is not first whatever is searched for.
     found = fused([[image(7, 0.9, "seven")], looks[:2]], [0.01, 1])

@@ -45,7 +45,8 @@ def project(tmp_path_factory):
     scenes = demo.prepare_scenes()
     shutil.copytree(scenes, folder / "demo" / ".cache" / scenes.name)
     (folder / "my_photos").mkdir()
-    picture(1).save(folder / "my_photos" / "a.jpg")
+    for number, name in enumerate(("a.jpg", "b.jpg", "c.png")):
+        picture(number).save(folder / "my_photos" / name)
     make_photos(folder / "my_captioned_photos", 30)
     return folder
 

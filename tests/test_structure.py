@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.errors": ("support.text",),
     "support.log": ("support.text",),
     "support.terminal": (),
-    "support.search": (),
+    "support.search": ("support.threads",),
     "support.garbage": (),
     "support.threads": (),
     "support.text": (),

@@ -183,14 +183,14 @@ def bert(folder: Path) -> Path:
     """BGE's architecture: class-token pooling."""
     from transformers import BertConfig, BertModel
 
-    return _sentence_model(folder, BertModel(BertConfig(**_text())), "cls", {})
+    return sentence_model(folder, BertModel(BertConfig(**_text())), "cls", {})
 
 
 def mpnet(folder: Path) -> Path:
     from transformers import MPNetConfig, MPNetModel
 
     model = MPNetModel(MPNetConfig(**_text(), pad_token_id=0))
-    return _sentence_model(folder, model, "mean", {})
+    return sentence_model(folder, model, "mean", {})
 
 
 def gemma3_text(folder: Path) -> Path:
@@ -201,10 +201,10 @@ def gemma3_text(folder: Path) -> Path:
         Gemma3TextConfig(**_text(), head_dim=16, num_key_value_heads=2, sliding_window=64)
     )
     prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
-    return _sentence_model(folder, model, "mean", prompts)
+    return sentence_model(folder, model, "mean", prompts)
 
 
-def _sentence_model(folder: Path, model, pooling: str, prompts: dict[str, str]) -> Path:
+def sentence_model(folder: Path, model, pooling: str, prompts: dict[str, str]) -> Path:
     """A folder as sentence-transformers saves it."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -212,7 +212,7 @@ def _sentence_model(folder: Path, model, pooling: str, prompts: dict[str, str]) 
     plain = _save(folder / "plain", model, word_tokenizer(bos="[CLS]", eos="[SEP]"))
     transformer = Transformer(str(plain), max_seq_length=64)
     SentenceTransformer(
-        modules=[transformer, Pooling(32, pooling_mode=pooling)],
+        modules=[transformer, Pooling(model.config.hidden_size, pooling_mode=pooling)],
         prompts=prompts or None,
         device="cpu",
     ).save(str(folder))

@@ -24,6 +24,7 @@ Part = Callable[[argparse.Namespace, Path], Iterator[Line]]
 PARTS: dict[str, Part] = {
     "neighbors": search.neighbors,
     "text": search.text,
+    "search": search.whole,
     "photos": photos.photos,
     "captions": photos.captions,
     "add": databases.add,

@@ -24,12 +24,23 @@ blue green black white brown yellow small large young old
 
 
 class Databases:
-    """Databases of `count` gallery images in a folder, with `each` captions an image."""
+    """Databases of `count` gallery images in a folder, with `each` captions an image.
 
-    def __init__(self, folder: Path, count: int, each: int = 1):
+    Their vectors are random; `clip` and `text` are the models that they pass for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        each: int = 1,
+        clip: ModelRef = CLIP,
+        text: ModelRef = TEXT,
+        text_dimension: int = DIMENSION,
+    ):
         self.manager = DatabaseManager(folder, "photos")
-        self.images = self.manager.image_vectors(CLIP, DIMENSION, "pil")
-        self.texts = self.manager.caption_vectors(TEXT, DIMENSION)
+        self.images = self.manager.image_vectors(clip, DIMENSION, "pil")
+        self.texts = self.manager.caption_vectors(text, text_dimension)
         random = np.random.default_rng(0)
         records: dict[str, Any] = {}
         for number in range(count):
@@ -40,8 +51,14 @@ class Databases:
         self.manager.caption_table.update(records)
         self.images._replace(list(records), unit_vectors(count))
         texts = dict.fromkeys(c for record in records.values() for c in record["captions"])
-        self.texts._replace(list(texts), unit_vectors(len(texts), seed=1))
-        loader: Any = SimpleNamespace(hashes=SplitHashes(frozenset(records)))
+        self.texts._replace(list(texts), unit_vectors(len(texts), 1, text_dimension))
+        loader: Any = SimpleNamespace(
+            hashes=SplitHashes(frozenset(records)),
+            model={"clip": clip, "text": text}.get,
+            get_training_data=list,
+            get_experiment_data=list,
+            unreadable={},
+        )
         self.system = System(loader, self.manager)
 
     def save(self) -> None:
@@ -65,9 +82,9 @@ def key_of(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def unit_vectors(count: int, seed: int = 0) -> np.ndarray:
+def unit_vectors(count: int, seed: int = 0, dimension: int = DIMENSION) -> np.ndarray:
     """(N, D) float32 random unit rows."""
-    vectors = np.random.default_rng(seed).standard_normal((count, DIMENSION), dtype=np.float32)
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
     for start in range(0, count, 10_000):
         rows = vectors[start : start + 10_000]
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)

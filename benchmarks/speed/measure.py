@@ -58,12 +58,14 @@ def beside(
     *,
     items: int = 0,
     rounds: int = ROUNDS,
+    pause: float = 0.0,
 ) -> Line:
     """Both in turn, `rounds` times after one that does not count: milliseconds and their ratio.
 
-    With `items`, that many a second, so that a higher ratio is better.
+    With `items`, that many a second, so that a higher ratio is better. Before each is a `pause`, in
+    seconds: the threads of numpy's BLAS library go on spinning for a while after a product.
     """
-    times = [(seconds(ours), seconds(theirs)) for _ in range(rounds + 1)][1:]
+    times = [(seconds(ours, pause), seconds(theirs, pause)) for _ in range(rounds + 1)][1:]
     values = [tuple(items / t if items else 1000 * t for t in pair) for pair in times]
     ratios = [mine / other for mine, other in values]
     mine, other = (statistics.median(column) for column in zip(*values, strict=True))
@@ -78,8 +80,9 @@ def alone(work: str, ours: Callable[[], object], reach: str, rounds: int = ROUND
     return Line(work, "", statistics.median(times), None, "ms", None, None, reach)
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes."""
+def seconds(run: Callable[[], object], pause: float = 0.0) -> float:
+    """How long a call takes, after a pause."""
+    time.sleep(pause)
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

@@ -24,6 +24,7 @@ from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
 from demo.scenes import PLACES, Scene, sample_scene
 from demo.scoring import place_names
+from experiments.search import WAYS
 from prompt_generator import build_prompt, build_prompts
 from support.hub.revisions import locate
 from support.records import Neighbor, Sample
@@ -152,13 +153,17 @@ def _print_scores(arm: str, scores: Sequence[Score]) -> None:
 
 
 def _print_queries(path: Path, dataset_loader: DatasetLoader, db_manager: DatabaseManager) -> None:
-    """Print the best hit of every query, and precision@1."""
+    """Print the best hit of every query in the gallery, and precision@1, for each way to search."""
     queries = json.loads(path.read_text(encoding="utf-8"))
-    hits = []
-    for expected in queries:
-        found = pipeline.search_images(expected["query"], dataset_loader, db_manager, top_k=1)
-        best = found[0]["metadata"]
-        hits.append(matches(scene_of(best["image"]), expected))
-        print(f"  {'right' if hits[-1] else 'WRONG'}  {expected['query']}  ->  {best['caption']}")
-    share = f"{np.mean(hits):.3f} ({sum(hits)} of {len(queries)} queries)"
-    print(f"text search, {path.name}: precision@1 {share}")
+    for by in WAYS:
+        hits = []
+        for expected in queries:
+            (found,) = pipeline.search_images(
+                expected["query"], dataset_loader, db_manager, top_k=1, by=by, within="gallery"
+            )
+            best = found["metadata"]
+            hits.append(matches(scene_of(best["image"]), expected))
+            verdict = "right" if hits[-1] else "WRONG"
+            print(f"  {verdict}  {expected['query']}  ->  {best['caption']}")
+        share = f"{np.mean(hits):.3f} ({sum(hits)} of {len(queries)} queries)"
+        print(f"text search by {by}, {path.name}: precision@1 {share}")

@@ -1,9 +1,9 @@
 """Train the demo's models: `python -m demo.train` (about an hour on 2 cores with bfloat16).
 
-It trains the tokenizer, CLIP (train_clip.py), the VLM (train_vlm.py) and the text model's layer
-(train_text.py). Ctrl-C or SIGTERM saves a checkpoint, from which the next run resumes. Scenes,
-checkpoints and the log are in demo/.cache; delete its *.pt files to start over. Training scenes
-and the demo's dataset have different seeds.
+It trains the tokenizer, CLIP (train_clip.py; its text side again, train_clip_text.py), the VLM
+(train_vlm.py) and the text model's layer (train_text.py). Ctrl-C or SIGTERM saves a checkpoint,
+from which the next run resumes. Scenes, checkpoints and the log are in demo/.cache; delete its *.pt
+files to start over. Training scenes and the demo's dataset have different seeds.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def main() -> None:
     args = _parse()
     # Imported after the flags are parsed, so that --help does not load torch.
     from demo.making.train_clip import train_clip
+    from demo.making.train_clip_text import train_clip_text
     from demo.making.train_text import train_text
     from demo.making.train_vlm import train_vlm
     from demo.making.training import LOG, choose_setting
@@ -41,6 +42,7 @@ def main() -> None:
     names = invented_names(40_000, args.seed)
     vocabulary = _tokenizer_file(scenes, names, args.work)
     clip = train_clip(scenes, names, vocabulary, args.models / "clip", setting)
+    train_clip_text(scenes, names, clip, vocabulary, args.models / "clip", setting)
     train_vlm(scenes, names, clip, vocabulary, args.models / "vlm", setting)
     train_text(names, args.models / "text", setting)
     LOG.info("done")
