@@ -129,6 +129,25 @@ def test_once_all_is_cached_the_command_needs_no_hub(online, hub_command, tmp_pa
     assert f"Caption:   {first['generated_caption']}\n" in done.stdout
 
 
+def test_a_search_by_look_downloads_clip_alone_and_then_needs_no_hub(
+    online, hub_command, settings, photos, tmp_path
+):
+    settings.DATASET_NAME = str(photos)
+    system = initialize_system(for_search=True)
+    first = search_images("a red dog", *system, by="look")
+    assert len(first) == 5
+    asked = {request.path.split("?")[0] for request in online.asked("GET /api/models")}
+    assert asked and all(settings.CLIP_MODEL_NAME in path for path in asked)
+    system.db_manager.close()
+    online.stop()
+    for mode in ("hub", "auto"):
+        for words in (["a red dog", "--by", "look"], ["--image", str(photos / "p01.png")]):
+            done = hub_command("search", *words, "--dataset", str(photos), "--mode", mode)
+            assert done.returncode == 0 and len(done.stdout.splitlines()) == 5, done.stderr
+    done = hub_command("search", "a red dog", "--by", "caption", "--dataset", str(photos))
+    assert done.returncode == 1 and settings.CAPTION_EMBEDDING_MODEL in done.stderr
+
+
 def test_once_all_is_cached_nothing_is_asked_of_the_hub(online, settings):
     initialize_system()[1].close()
     run_experiment(*initialize_system(), 0)
