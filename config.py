@@ -71,6 +71,7 @@ IMAGE_EMBEDDING_DB = "image_embeddings.json"
 CAPTION_DB = "captions.json"
 CAPTION_EMBEDDING_DB = "caption_embeddings.json"
 RESULTS_DIR = "results"
+WRITE_PAGES = True  # HTML pages beside the results, and a list of them
 
 # --- Mode and terminal ----------------------------------------------------------------------------
 MODE = "auto"  # "auto": the demo when the Hub cannot be reached; "hub": never; "demo": always

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from PIL import Image
 from tqdm import tqdm
 
 import config
@@ -20,7 +19,7 @@ from support.log import log
 from support.records import ResolvedNames, Sample, SplitHashes
 from support.sources.columns import clean_captions
 from support.sources.files import OutsideFolderError
-from support.sources.images import decode
+from support.sources.images import decode_same
 from support.sources.known import KnownHashes
 from support.sources.source import Source, open_source
 from support.text import first_few
@@ -145,8 +144,9 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         except ImageError as error:
             missing.append(str(error))
         else:
-            decode_row = partial(_decode_row, source, row)
-            yield Sample(digest, source.label(row), decode_row, captions, original_index=row)
+            label = source.label(row)
+            decode_row = partial(decode_same, partial(source.open, row), digest, label)
+            yield Sample(digest, label, decode_row, captions, original_index=row)
     if missing:
         log.warning(
             "%d of %d images cannot be read and are left out: %s",
@@ -156,7 +156,7 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         )
     if outside:
         log.warning(
-            "%d rows name files outside the folder, and are left out: %s",
+            "%d files lie outside the dataset's folder, and are left out: %s",
             len(outside),
             first_few(outside),
         )
@@ -171,11 +171,6 @@ def _log_uncaptioned(samples: Sequence[Sample]) -> None:
             without,
             len(samples),
         )
-
-
-def _decode_row(source: Source, row: int, seen: int | None = None) -> Image.Image:
-    with source.open(row) as file:
-        return decode(file, source.label(row), seen)
 
 
 def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:

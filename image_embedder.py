@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -120,6 +120,7 @@ def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> Imag
     dimension = projected or model.config.vision_config.hidden_size
     dimension = models.checked_dimension(dimension, name)
 
+    @cache
     def load_tokenizer() -> Any:
         with errors_explained(name, "model"):
             return AutoTokenizer.from_pretrained(path, **without_dtype)

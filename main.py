@@ -13,7 +13,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from PIL import Image
 
@@ -27,18 +27,20 @@ from experiments import evaluation, metrics, tables
 from experiments.finished import read_results
 from experiments.housekeeping import keep_house
 from experiments.moved import tell_of_moved
+from experiments.pictures import Pictures
 from experiments.pools import fixed_pool
 from experiments.results import Clock, build_results, made_with, save_results
 from experiments.runs import Outcome, Prepared, Work, caption_all
-from experiments.search import Query, queries_of, query_of, search
+from experiments.search import SearchOptions, queries_of, query_of, search
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
+from pages import cards, write
 from prompt_generator import build_prompts
 from similarity_search import Pool
 from support.errors import PipelineError
 from support.hub.names import MODEL_KINDS, resolve_names
 from support.paths import expand_home
-from support.records import Neighbor, Sample
+from support.records import Sample
 from support.result import Result, SimilarImage
 from support.settings import check_settings
 from support.sources.files import find_all_images
@@ -48,6 +50,8 @@ from support.storage.vectors import VectorTable
 from support.text import printable
 from support.threads import in_threads
 from vlm_captioner import write_captions
+
+EXTRA = {demo.EMBEDDED.label: SCORES}  # scores for a dataset whose captions can be parsed
 
 
 # --- The notebook interface -----------------------------------------------------------------------
@@ -73,8 +77,9 @@ def run_experiment(
     dataset_loader: DatasetLoader, db_manager: DatabaseManager, experiment_index: int | None = None
 ) -> Result:
     """Stages 3 to 7 for an experiment image (config.EXPERIMENT_IMAGE_INDEX by default)."""
-    sample = dataset_loader.experiment(experiment_index)
-    return run_stages([sample], System(dataset_loader, db_manager))[0]
+    system = System(dataset_loader, db_manager)
+    result = run_stages([dataset_loader.experiment(experiment_index)], system)[0]
+    return cards.result_card(result, Pictures(system))
 
 
 def run_all_experiments(
@@ -102,7 +107,8 @@ def caption_image(
     image: str | Path | Image.Image, dataset_loader: DatasetLoader, db_manager: DatabaseManager
 ) -> Result:
     """Stages 3 to 7 for an image that is not in the dataset: a path or a PIL image."""
-    return run_stages([own_sample(image)], System(dataset_loader, db_manager))[0]
+    system, sample = System(dataset_loader, db_manager), own_sample(image)
+    return cards.result_card(run_stages([sample], system)[0], Pictures(system), sample.image)
 
 
 def search_images(
@@ -110,22 +116,16 @@ def search_images(
     dataset_loader: DatasetLoader,
     db_manager: DatabaseManager,
     top_k: int | None = None,
-    *,
-    by: str | None = None,
-    image: str | Path | Image.Image | None = None,
-    without: str | Sequence[str] = (),
-    within: str | Path = "all",
-    min_similarity: float | None = None,
+    **options: Unpack[SearchOptions],
 ) -> list[SimilarImage]:
     """The `top_k` images that fit `query` best: a text, a path or a PIL image.
 
-    A text with the suffix of an image file is taken for a path. `by` "caption" compares a text with
-    captions, "look" with the images themselves, "both" fuses the two. `image` beside a text: like
-    both together; `without`: a text or several to avoid. `within` "all", "gallery", "captioned" or
-    a folder.
+    A text with the suffix of an image file is taken for a path. The options are the command's: see
+    SearchOptions.
     """
-    wanted = query_of(query, image, without, by, within, min_similarity, top_k)
-    return [neighbor.as_dict() for neighbor in _search(wanted, System(dataset_loader, db_manager))]
+    system = System(dataset_loader, db_manager)
+    found = search(query_of(query, top_k, **options), system, embed_images)
+    return cards.found_card((neighbor.as_dict() for neighbor in found), Pictures(system))
 
 
 def evaluate_retrieval(
@@ -138,16 +138,10 @@ def evaluate_retrieval(
 
     All of both by default. A stopped one goes on; nothing is saved once it has returned.
     """
-    evaluated = _evaluate(System(dataset_loader, db_manager), samples, arms)
-    evaluated.progress.close()
-    return evaluated.outcome
-
-
-def _evaluate(
-    system: System, samples: int | None, arms: Sequence[str] | None
-) -> evaluation.Evaluation:
-    extra = SCORES if system.dataset_loader.name == demo.EMBEDDED.label else None
-    return evaluation.evaluate_system(system, embed_images, samples, arms, extra)
+    system = System(dataset_loader, db_manager)
+    outcome, progress = evaluation.evaluate_system(system, embed_images, samples, arms, EXTRA)
+    progress.close()
+    return cards.table_card(outcome, *tables.score_tables(outcome, SCORES)[0])
 
 
 # --- The seven stages in order --------------------------------------------------------------------
@@ -168,12 +162,12 @@ def open_system(
     folder = database_folder(names.label, names.database_suffix)
     known = KnownHashes(folder / KNOWN_HASHES, verify)
     dataset_loader = load_and_split_dataset(names, known, split or not names.own_dataset)
-    tell_of_moved(names, folder, dataset_loader.hashes)
     # The demo's own databases follow its models; a user's never change unasked.
     renew = names.label == demo.EMBEDDED.label
     db_manager = DatabaseManager(folder, names.label, rebuild, renew)
     known.save()
     db_manager.sync_gallery(dataset_loader.get_training_data())
+    tell_of_moved(names, db_manager, dataset_loader.hashes)
     return System(dataset_loader, db_manager)
 
 
@@ -245,12 +239,6 @@ def _run_over(
     return caption_all(items, run, system.db_manager, work)
 
 
-def _search(query: Query, system: System) -> list[Neighbor]:
-    """The images that fit `query` best."""
-    system.db_manager.refresh()
-    return search(query, system, lambda: embed_images(system, experiments=True))
-
-
 # --- The command line -----------------------------------------------------------------------------
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
@@ -272,24 +260,27 @@ def _caption_command(arguments: Namespace) -> int:
     system = initialize_system(bool(names), **flags.repairs(arguments))
     with system.db_manager:
         if arguments.all or (names and not single):
-            status = _caption_many(paths, system, hasattr(arguments, "recaption"))
+            status = _caption_many(paths, system, arguments)
             return output.report_failures(" ".join(empty.values())) or status
-        result = run_stages([single], system)[0] if single else run_experiment(*system)
+        result = run_stages([single or system.dataset_loader.experiment()], system)[0]
         output.print_result(result)
+        output.show_page(write.write_result(result, Pictures(system)), arguments)
         output.print_gallery(system.dataset_loader)
     return 0
 
 
-def _caption_many(paths: Sequence[Path], system: System, recaption: bool) -> int:
-    """Captions files, or without any all experiments; a run that was stopped goes on.
-
-    What fails is named at the end, with status 1.
-    """
+def _caption_many(paths: Sequence[Path], system: System, arguments: Namespace) -> int:
+    """Captions files, or without any all experiments; what fails is named at the end, status 1."""
     samples = system.dataset_loader.get_experiment_data()
-    outcome = _run_over(paths or samples, system, recaption, output.print_result if paths else None)
+    anew, show = hasattr(arguments, "recaption"), output.print_result if paths else None
+    outcome = _run_over(paths or samples, system, anew, show)
     output.print_gallery(system.dataset_loader)
     origin = made_with(system.dataset_loader, system.models())
-    print(printable(outcome.save_summary(None if paths else samples, origin)))
+    summary = outcome.save_summary(None if paths else samples, origin)
+    print(printable(f"{summary.text} Summary: {summary.path}"))
+    results = read_results(summary.rows[-write.MOST_CARDS :])
+    page = write.write_captioned(results, summary.text, summary.path, Pictures(system))
+    output.show_page(page, arguments)
     return output.report_failures(outcome.failures_text())
 
 
@@ -300,7 +291,12 @@ def _search_command(arguments: Namespace) -> int:
     system = open_system(by_image, needed=needed, split=False, **flags.repairs(arguments))
     with system.db_manager:
         for query in queries:
-            output.print_found(query.text, _search(query, system), arguments)
+            found = [neighbor.as_dict() for neighbor in search(query, system, embed_images)]
+            output.print_found(query.text, found, arguments)
+            if arguments.page or hasattr(arguments, "open"):
+                image = query.image.image if query.image else None
+                said = query.text, image, query.details()
+                output.show_page(write.write_search(*said, found, Pictures(system)), arguments)
     return 0
 
 
@@ -311,17 +307,19 @@ def _evaluate_command(arguments: Namespace) -> int:
     with system.db_manager:
         experiments = system.dataset_loader.get_experiment_data()
         evaluation.check_samples(arguments.samples, experiments)
-        evaluated = _evaluate(system, arguments.samples, arms)
-    paths = tables.save_evaluation(evaluated.outcome, SCORES)
-    evaluated.progress.close()  # only now: a full disk must not cost hours of captioning
-    print(tables.evaluation_table(evaluated.outcome, SCORES))
+        asked = arguments.samples, arms, EXTRA
+        outcome, progress = evaluation.evaluate_system(system, embed_images, *asked)
+    paths = tables.save_evaluation(outcome, SCORES)
+    progress.close()  # only now: a full disk must not cost hours of captioning
+    print(tables.evaluation_table(outcome, SCORES))
     print(printable("Saved: " + ", ".join(map(str, paths))))
+    parts = tables.page_parts(outcome, SCORES, paths[-1])
+    output.show_page(write.write_evaluation(outcome, parts, paths[0], Pictures(system)), arguments)
     return 0
 
 
 def _housekeeping_command(arguments: Namespace) -> int:
-    for line in keep_house(resolve_names(demo.EMBEDDED, needed=()), arguments):
-        print(printable(line))
+    output.print_lines(keep_house(resolve_names(demo.EMBEDDED, needed=()), arguments))
     return 0
 
 

@@ -1,13 +1,16 @@
 """Stage 3: the images most like a query, by cosine similarity; a text's words count too."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import islice
+from numbers import Integral
 
 import numpy as np
 
 import config
-from support.candidates import Candidate, Record, Scope, as_candidate, has_gone, searched_captions
+from support.candidates import Candidate, Record, Scope, as_candidate, searched_captions
 from support.errors import SettingError
 from support.records import Neighbor, Sample, SplitHashes
 from support.search.growing import GrowingArray
@@ -19,6 +22,7 @@ from support.search.nearest import (
     ranks_within,
 )
 from support.search.words import WordIndex, words_of
+from support.sources.own import has_gone
 
 
 def top_k(
@@ -40,9 +44,9 @@ def top_k(
 def checked_k(k: int | None) -> int:
     """`k`, by default config.TOP_K_SIMILAR. Raises SettingError."""
     k = config.TOP_K_SIMILAR if k is None else k
-    if not isinstance(k, int) or k < 1:
+    if not isinstance(k, Integral) or k < 1:
         raise SettingError(f"TOP_K_SIMILAR (--top-k) is {k!r}; it must be a whole number from 1.")
-    return k
+    return min(int(k), sys.maxsize >> 8)  # room for what is looked at beside
 
 
 # --- By image -------------------------------------------------------------------------------------
@@ -126,6 +130,20 @@ class Pool:
         Only of what is found it is looked whether the file is still there.
         """
         k = checked_k(k)
+        there = cache(lambda row: not self.has_gone(row))
+        wanted = k
+        while True:
+            ranked = self._ranked(queries, exclude, wanted)
+            best = [list(islice((p for p in some if there(p[0])), k)) for some in ranked]
+            ended = (len(some) < wanted for some in ranked)
+            if all(len(some) == k or end for some, end in zip(best, ended, strict=True)):
+                return best
+            wanted *= 4
+
+    def _ranked(
+        self, queries: np.ndarray, exclude: Sequence[str | None], k: int
+    ) -> list[list[tuple[int, float]]]:
+        """`_nearest`, with those whose files have gone."""
         excluded = np.array([self.rows.get(key or "", -1) for key in exclude], np.int64)
         which, rows = nearest_rows(self.matrix, queries, k, self._hidden, excluded)
         similarities = np.round(exact_products(queries, self.matrix, which, rows), 6)
@@ -136,10 +154,6 @@ class Pool:
             which[order].tolist(), rows[order].tolist(), similarities[order].tolist(), strict=True
         ):
             best[of].append((row, similarity))
-        if gone := [row for row in np.unique(rows[order]).tolist() if self.has_gone(row)]:
-            left = self.visible.copy()
-            left[gone] = False
-            return replace(self, visible=left)._nearest(queries, exclude, k)
         return best
 
 
@@ -248,16 +262,19 @@ class CaptionPool:
         return np.fromiter(inside, bool, len(self._keys))
 
     def _nearest_there(self, similarities: np.ndarray, k: int | None) -> list[tuple[int, float]]:
-        """`top_k` of the images (P,) whose files are still there; only what is found is looked at.
-
-        Changes `similarities`.
-        """
+        """`top_k` of the images (P,) whose files are there; only what is found is looked at."""
+        wanted = k = checked_k(k)
+        there = cache(lambda place: not self._has_gone(place))
         while True:
-            ranked = top_k(similarities, self._numbers.values, k)
-            gone = [place for place, _ in ranked if has_gone(self._records[self._keys[place]])]
-            if not gone:
-                return ranked
-            similarities[gone] = -np.inf
+            ranked = top_k(similarities, self._numbers.values, wanted)
+            best = list(islice((pair for pair in ranked if there(pair[0])), k))
+            if len(best) == k or len(ranked) < wanted:
+                return best
+            wanted *= 4
+
+    def _has_gone(self, place: int) -> bool:
+        key = self._keys[place]
+        return has_gone(key, self._records[key])
 
     def _coverage(self, text: str, found: np.ndarray) -> np.ndarray:
         """(P,) from 0 to 1: the weighted share of the words of `text` in each image's captions.

@@ -56,7 +56,7 @@ def main() -> None:
 
 def _found(system: System, text: str | None, k: int = K, **options: Any) -> Found:
     query = search.query_of(text, within="gallery", top_k=k, **options)
-    return search.search(query, system, lambda: pipeline.embed_images(system))
+    return search.search(query, system, pipeline.embed_images)
 
 
 def _precision(found: Iterable[Found], queries: Iterable[Facts]) -> str:

@@ -29,8 +29,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     search, evaluation = _add_search(commands, common), _add_evaluate(commands, common)
     others = _add_housekeeping(commands, common)
     parsers = (parser, search, evaluation, *others)
-    _refuse_unknown_flags(parsers, sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(argv)
+    # A flag "-0" of its own would make argparse take every negative number for a flag.
+    given = sys.argv[1:] if argv is None else argv
+    words = ["--null" if word == "-0" else word for word in given]
+    _refuse_unknown_flags(parsers, words)
+    arguments, left = parser.parse_known_args(words)
+    if arguments.command == "export" and arguments.folder is None and len(left) == 1:
+        arguments.folder = left.pop()  # argparse takes it beside the form only
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
     if arguments.command == "caption":
         _check_caption(parser, arguments)
     if hasattr(arguments, "recaption") and not (arguments.all or arguments.image):
@@ -100,13 +107,14 @@ def _add_search(commands: "Commands[Parser]", common: Parser) -> Parser:
     parser.add_argument("--in", dest="within", metavar="WHERE", default="all", help=where)
     least = "leave out images that fit less"
     parser.add_argument("--min-similarity", type=float, metavar="X", help=least)
+    parser.add_argument("--page", action="store_true", help="write a page with the images too")
     several = "search for each line of FILE; prints a JSON object for each"
     parser.add_argument("--queries", metavar="FILE", help=several)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object for each image")
     form.add_argument("--paths", action="store_true", help="print paths only")
-    null = "print paths, each ended by a null character, for xargs -0"
-    form.add_argument("-0", dest="null", action="store_true", help=null)
+    null = "or -0: print paths, each ended by a null character, for xargs -0"
+    form.add_argument("--null", action="store_true", help=null)
     parser.set_defaults(query=None, image=None)
     return parser
 
@@ -167,7 +175,7 @@ def _check_search(parser: Parser, arguments: argparse.Namespace) -> None:
         if arguments.query is not None or arguments.image is not None:
             parser.error("give either --queries or a text and an image")
         if arguments.paths or arguments.null:
-            parser.error("--queries prints JSON; --paths and -0 do not go with it")
+            parser.error("--queries prints JSON; --paths and -0 (--null) do not go with it")
 
 
 def _refuse_unknown_flags(parsers: Sequence[Parser], argv: list[str]) -> None:
@@ -194,6 +202,7 @@ def _common_flags() -> Parser:
     )
     _add_switch(common, "--verify", "hash every image of the dataset, also where nothing changed")
     _add_switch(common, "--quiet", "results only: no notices, no progress bars")
+    _add_switch(common, "--open", "open the page that is written in the browser")
     _add_switch(common, "--debug", "show the traceback of an error")
     settings = common.add_argument_group("settings, for this run only; the others are in config.py")
     for setting in SETTINGS:

@@ -2,12 +2,13 @@
 
 import os
 import sys
+import webbrowser
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from support.log import log
-from support.records import Neighbor
 from support.result import Result, SimilarImage
 from support.storage.strict_json import to_json
 from support.terminal import UNSAFE
@@ -47,18 +48,33 @@ def print_neighbor(neighbor: SimilarImage) -> None:
     print(f"  {neighbor['similarity']:.4f}  #{neighbor['index']:<5} {shown}")
 
 
-def print_found(text: str, found: Sequence[Neighbor], arguments: Namespace) -> None:
+def print_found(text: str, images: Sequence[SimilarImage], arguments: Namespace) -> None:
     """Prints what a search for `text` has found, best first, in the form that its flags name."""
-    images = [neighbor.as_dict() for neighbor in found]
     if arguments.queries is not None:
         _print_json({"query": text, "similar_images": images})
     elif arguments.paths or arguments.null:
-        _print_paths([neighbor.image for neighbor in found], "\0" if arguments.null else "\n")
+        paths = [image["metadata"]["image"] for image in images]
+        _print_paths(paths, "\0" if arguments.null else "\n")
     else:
         for image in images:
             (_print_json if arguments.json else print_neighbor)(image)
         if not images:
             log.info("Nothing was found.")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines."""
+    for line in lines:
+        print(printable(line))
+
+
+def show_page(path: Path | None, arguments: Namespace) -> None:
+    """Says where a page is, on stderr; opens it where the flag says so, and there is a browser."""
+    if path is None:
+        return
+    log.info("Page: %s", path)
+    if hasattr(arguments, "open") and not webbrowser.open(path.as_uri()):
+        log.warning("No browser was found to open %s", path)
 
 
 def _print_json(value: Any) -> None:

@@ -23,7 +23,7 @@ from caption_embedder import CaptionEmbedder, load_caption_embedder
 from experiments.identity import settings_of_former_names, short_hash
 from experiments.progress import CaptionRow, Progress
 from experiments.results import made_with
-from experiments.scores import Scorer
+from experiments.scores import ImageScores, Scorer
 from experiments.system import System
 from image_embedder import EmbeddedImages
 from prompt_generator import build_prompt, context_captions
@@ -61,9 +61,12 @@ def evaluate_system(
     embed_images: Callable[[System], EmbeddedImages],
     samples: int | None,
     arms: Sequence[str] | None,
-    extra: ExtraScores | None,
+    extra: Mapping[str, ExtraScores],
 ) -> "Evaluation":
-    """`evaluate` for the first `samples` experiment images; all of both by default."""
+    """`evaluate` for the first `samples` experiment images; all of both by default.
+
+    `extra` are further scores, for datasets by name.
+    """
     chosen, models = check_arms(arms), system.models()
     images = embed_images(system)
     pipeline = Pipeline(
@@ -72,7 +75,7 @@ def evaluate_system(
         caption_embedder=load_caption_embedder(models.text),
         pool=system.pool(images.vectors, generated=False),
         made_with=made_with(system.dataset_loader, models),
-        extra=extra,
+        extra=extra.get(system.dataset_loader.name),
     )
     return evaluate(system.dataset_loader.get_experiment_data()[:samples], chosen, pipeline)
 
@@ -108,19 +111,21 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
     arms = _applicable(arms, pipeline.captioner)
     samples = _readable(samples)
     vectors = _embed(samples, pipeline)
-    contexts = _contexts(arms, samples, vectors, pipeline.pool)
+    nearest = pipeline.pool.neighbors_of(samples, vectors)
+    contexts = _contexts(arms, samples, vectors, nearest, pipeline.pool)
     progress = Progress(*_names(pipeline, contexts))
     for arm in arms:
         _caption_arm(arm, samples, contexts[arm], pipeline, progress)
     rows = {arm: progress.rows(arm, samples) for arm in arms}
     models = pipeline.images.embedder, pipeline.caption_embedder
     scorer = Scorer(samples, vectors, *models, pipeline.extra)
+    scores, by_image = scorer.score(_captions(rows), contexts)
     outcome = {
         **pipeline.made_with,
         "settings": caption_settings(),
         "images": len(samples),
-        "scores": scorer.score(_captions(rows), contexts),
-        "captions": list(_caption_rows(rows, samples)),
+        "scores": scores,
+        "captions": list(_caption_rows(rows, samples, nearest, by_image)),
     }
     return Evaluation(outcome, progress)
 
@@ -163,10 +168,13 @@ def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
 
 # --- Contexts -------------------------------------------------------------------------------------
 def _contexts(
-    arms: Sequence[str], samples: Sequence[Sample], vectors: np.ndarray, pool: Pool
+    arms: Sequence[str],
+    samples: Sequence[Sample],
+    vectors: np.ndarray,
+    nearest: list[list[Neighbor]],
+    pool: Pool,
 ) -> Contexts:
-    """The captions that each arm is shown for each sample."""
-    nearest = pool.neighbors_of(samples, vectors) if set(arms) & set(NEED_NEIGHBORS) else []
+    """The captions that each arm is shown for each sample; `nearest` are their neighbors."""
     contexts: Contexts = {}
     for arm in arms:
         found = nearest
@@ -258,17 +266,28 @@ def _captions(rows: Mapping[str, list[CaptionRow]]) -> dict[str, list[str]]:
 
 
 def _caption_rows(
-    rows: Mapping[str, list[CaptionRow]], samples: Sequence[Sample]
+    rows: Mapping[str, list[CaptionRow]],
+    samples: Sequence[Sample],
+    nearest: Sequence[Sequence[Neighbor]],
+    by_image: ImageScores,
 ) -> Iterator[dict[str, Any]]:
-    """One row per image: its references, and under each arm the caption and the prompt."""
+    """One row per image: its references, and under each arm the caption, prompt and scores."""
     for number, sample in enumerate(samples):
         arms = {}
         for arm, written in rows.items():
             row = written[number]
-            arms[arm] = {"caption": row["caption"], "prompt": row["prompt"]}
+            scores = {name: _plain(v[number]) for name, v in by_image[arm].items()}
+            arms[arm] = {"caption": row["caption"], "prompt": row["prompt"], "scores": scores}
         yield {
             "experiment_index": sample.role_index,
             "image": sample.label,
+            "content_hash": sample.content_hash,
             "references": list(sample.captions),
+            "similar_images": [neighbor.as_dict() for neighbor in nearest[number]],
             "arms": arms,
         }
+
+
+def _plain(value: float) -> float | None:
+    """A score for JSON; None where an image has none, such as a share of no words."""
+    return None if np.isnan(value) else round(float(value), 6)

@@ -1,13 +1,16 @@
 """Takes bad captions and own photos out of the databases and out of what gives context."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from db_manager import DatabaseManager
-from experiments.pools import drop_from_pools
+from experiments.pools import check_pools, drop_from_pools
 from support.candidates import is_of_dataset
 from support.errors import ImageError, SettingError
 from support.paths import absolute_path, expand_home
 from support.sources.own import own_sample
+
+MOST_DIGITS = 20  # of a number that can be one of the databases'
 
 
 def forget(db_manager: DatabaseManager, wanted: Iterable[str]) -> list[str]:
@@ -18,13 +21,15 @@ def forget(db_manager: DatabaseManager, wanted: Iterable[str]) -> list[str]:
     """
     keys = list(dict.fromkeys(_find(db_manager, name) for name in wanted))
     records = {key: db_manager.captions[key] for key in keys}
-    begun = drop_from_pools(db_manager, keys)
+    check_pools(db_manager)  # refused as a whole where a file cannot be read
     db_manager.forget(keys)
+    begun = drop_from_pools(db_manager, keys)
     lines = []
     for key, record in records.items():
         stays = key in db_manager.captions
         what = "the caption of" if stays else "all of"
         lines.append(f"Forgotten: {what} #{record['index']}, {record['image']}")
+    lines.append("A run over many images that has them among its images captions them again.")
     if begun:
         lines.append(f"{begun} runs over many images that showed them as context begin anew.")
     return lines
@@ -48,12 +53,15 @@ def _find(db_manager: DatabaseManager, name: str) -> str:
 
 
 def _by_path(db_manager: DatabaseManager, name: str) -> str | None:
-    """By the content of a file that is there, or by the path of one that has gone."""
-    try:
+    """By the content of a file that is there; else by the path, of one that has gone or changed."""
+    with suppress(ImageError):
         key = own_sample(name).content_hash
-        return key if key in db_manager.captions else None
-    except (ImageError, ValueError):
+        if key in db_manager.captions:
+            return key
+    try:
         paths = {name, str(expand_home(name).absolute()), absolute_path(name)}
+    except ValueError:  # a null character
+        return None
     known = db_manager.captions.items()
     return next((key for key, record in known if record["image"] in paths), None)
 
@@ -62,5 +70,4 @@ def _by_number(db_manager: DatabaseManager, name: str) -> str | None:
     number = name.removeprefix("#")
     if not number.isascii() or not number.isdigit():
         return None
-    known = db_manager.captions.items()
-    return next((key for key, record in known if record["index"] == int(number)), None)
+    return db_manager.caption_table.key_of(int(number)) if len(number) < MOST_DIGITS else None

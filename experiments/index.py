@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from similarity_search import CaptionPool, Pool
-from support.candidates import Scope, as_candidate, given_captions, has_gone
+from support.candidates import Scope, as_candidate, given_captions
 from support.garbage import without_search_for_garbage
 from support.records import Neighbor, SplitHashes
 from support.search.growing import GrowingArray
+from support.sources.own import has_gone
 from support.storage.captions import CaptionRecord, CaptionTable
 from support.storage.vectors import VectorTable
 
@@ -72,8 +73,8 @@ class ImageIndex:
             return as_candidate(key, record, dataset).as_neighbor(similarity)
 
         def gone(row: int) -> bool:
-            record = records[row][1]
-            return record is not None and has_gone(record)
+            key, record = records[row]
+            return record is not None and has_gone(key, record)
 
         return Pool(vectors.rows, vectors.matrix, visible, self._numbers.values, neighbor, gone)
 

@@ -1,7 +1,9 @@
 """Folders of photos that were moved: their databases are found under the old name, and taken on."""
 
 import os
+import shlex
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from support.paths import absolute_path
 from support.records import ResolvedNames, SplitHashes
 from support.settings import configured_folder
 from support.storage.documents import read_header
+from support.storage.errors import unwritable
+from support.storage.journal import JOURNAL_NAME
 
 
 def databases_of_folders_that_are_gone() -> Iterator[tuple[Path, str]]:
@@ -23,26 +27,31 @@ def databases_of_folders_that_are_gone() -> Iterator[tuple[Path, str]]:
             yield captions.parent, label
 
 
-def tell_of_moved(names: ResolvedNames, folder: Path, dataset: SplitHashes) -> None:
-    """Says so where photos of a dataset without databases are in those of a folder that is gone."""
-    if not names.own_dataset or (folder / config.CAPTION_DB).exists():
+def tell_of_moved(names: ResolvedNames, db_manager: DatabaseManager, dataset: SplitHashes) -> None:
+    """Says so where photos of a dataset are in the databases of a folder that is gone.
+
+    As long as the dataset's own hold no generated captions, for then they can be replaced.
+    """
+    gone = list(databases_of_folders_that_are_gone()) if names.own_dataset else []
+    if not gone or any(record["generated"] for record in db_manager.captions.values()):
         return
-    for other, label in databases_of_folders_that_are_gone():
-        if other != database_folder(label, names.database_suffix):
+    for other, label in gone:
+        if other == db_manager.folder or other != database_folder(label, names.database_suffix):
             continue
         try:
             known = DatabaseManager(other, label).captions
         except DatabaseError:
             continue
         if shared := sum(map(dataset.holds, known)):
+            command = ["python", "main.py", "adopt", label, "--dataset", config.DATASET_NAME]
+            command += [] if config.MODE == "auto" else ["--mode", config.MODE]
+            command += [] if config.DB_DIR == "databases" else ["--db-dir", config.DB_DIR]
             log.warning(
                 "%d of these photos are in the databases of %s, a folder that is not there any "
-                "more. If it was moved here, go on with its captions and vectors: "
-                "python main.py adopt '%s' --dataset '%s'",
+                "more. If it was moved here, go on with its captions and vectors: %s",
                 shared,
                 label,
-                label,
-                config.DATASET_NAME,
+                shlex.join(command),
             )
 
 
@@ -59,28 +68,44 @@ def adopt(names: ResolvedNames, old: str) -> str:
     target = database_folder(names.label, names.database_suffix)
     if label == names.label:
         raise SettingError(f"'{old}' is the dataset itself; name the folder it was moved from.")
-    if not (source / config.CAPTION_DB).exists():
+    if not has_databases(source):
         known = [path for _, path in databases_of_folders_that_are_gone()]
         hint = f" There are some of: {', '.join(known)}." if known else ""
         raise SettingError(f"There are no databases of '{old}' ({source}).{hint}")
     if os.path.lexists(label):
         raise SettingError(f"'{old}' is still there, and its databases belong to it.")
-    if (target / config.CAPTION_DB).exists():
-        _remove_recomputable(target, names.label)
-    source.rename(target)
-    count = len(DatabaseManager(target, names.label).captions)
+    with unwritable(target):
+        _put_in_place(source, target, names.label)
+    with DatabaseManager(target, names.label) as manager:
+        manager.forget(())  # writes the documents, with the new name in their header
+        count = len(manager.captions)
     return f"{names.label} goes on with the databases of {label}: {count:,} images."
 
 
-def _remove_recomputable(folder: Path, label: str) -> None:
-    """Removes databases that hold nothing but what is computed again. Raises SettingError else."""
-    manager = DatabaseManager(folder, label)
-    with manager.locked():
-        written = sum(bool(record["generated"]) for record in manager.captions.values())
-        if written:
-            raise SettingError(
-                f"{folder} holds {written:,} captions that this program wrote for '{label}' at its "
-                "new place. Two databases are not merged: keep these, or move that folder away."
-            )
-        manager.close(compact=False)
-        shutil.rmtree(folder)
+def has_databases(folder: Path) -> bool:
+    """Whether a folder holds databases; after a program was stopped, perhaps a journal alone."""
+    return any((folder / name).exists() for name in (config.CAPTION_DB, JOURNAL_NAME))
+
+
+def _put_in_place(source: Path, target: Path, label: str) -> None:
+    """Renames the databases in `source`; what was in their place is removed when that is done."""
+    if not os.path.lexists(target):
+        source.rename(target)
+        return
+    if has_databases(target):
+        _refuse_to_lose(DatabaseManager(target, label))
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    target.rename(aside)
+    source.rename(target)
+    shutil.rmtree(aside)
+
+
+def _refuse_to_lose(manager: DatabaseManager) -> None:
+    """Raises SettingError for databases that hold more than what is computed again."""
+    written = sum(bool(record["generated"]) for record in manager.captions.values())
+    manager.close(compact=False)
+    if written:
+        raise SettingError(
+            f"{manager.folder} holds {written:,} captions that this program wrote at the new "
+            "place. Two databases are not merged: keep these, or move that folder away."
+        )

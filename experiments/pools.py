@@ -11,7 +11,6 @@ from experiments.identity import former_run_name, run_name, short_hash
 from experiments.system import System
 from similarity_search import Pool
 from support.candidates import Candidate
-from support.errors import DatabaseError
 from support.log import log
 from support.records import Models
 from support.storage.captions import LARGEST_INDEX
@@ -66,21 +65,27 @@ def fixed_pool(
     return FixedPool(name, Pool.of(fixed, vectors.rows, vectors.matrix))
 
 
+def check_pools(db_manager: DatabaseManager) -> None:
+    """Raises DatabaseError where a frozen pool cannot be read."""
+    for path in _pool_files(db_manager):
+        _read(path)
+
+
+def _pool_files(db_manager: DatabaseManager) -> list[Path]:
+    return sorted((db_manager.folder / "frozen_pools").glob("*.json"))
+
+
 def drop_from_pools(db_manager: DatabaseManager, keys: Collection[str]) -> int:
-    """Takes images out of all frozen pools; how many held one. Their runs get another name."""
-    changed = 0
+    """Takes images out of all frozen pools; how many held one. Their runs get another name.
+
+    Raises DatabaseError, and changes nothing, where one of them cannot be read.
+    """
     with db_manager.locked():
-        for path in sorted((db_manager.folder / "frozen_pools").glob("*.json")):
-            try:
-                captioned = _read(path)[1]
-            except DatabaseError as error:
-                log.warning("%s", error)
-                continue
-            kept = [candidate for candidate in captioned if candidate.key not in keys]
-            if len(kept) < len(captioned):
-                _write(path, kept)
-                changed += 1
-    return changed
+        pools = {path: _read(path)[1] for path in _pool_files(db_manager)}
+        holding = [path for path, pool in pools.items() if any(one.key in keys for one in pool)]
+        for path in holding:
+            _write(path, [one for one in pools[path] if one.key not in keys])
+    return len(holding)
 
 
 def _where_it_lies_now(candidate: Candidate, system: System) -> Candidate:

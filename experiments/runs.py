@@ -55,7 +55,7 @@ class Outcome:
     copies: int = 0  # byte-identical to another
     seconds: float = 0.0
 
-    def save_summary(self, experiments: Sequence[Sample] | None, origin: MadeWith) -> str:
+    def save_summary(self, experiments: Sequence[Sample] | None, origin: MadeWith) -> "Summary":
         """Writes the summary of `experiments`, or of own images; says how many, and where."""
         kind = "images" if experiments is None else "experiments"
         rows = [*self.rows.values()] if experiments is None else self.of(experiments)
@@ -64,7 +64,7 @@ class Outcome:
         before = f" ({self.earlier} of them earlier)" if self.earlier else ""
         total = len(self.rows) + len(self.failures)
         done = f"{len(self.rows)} of {total} {what} captioned in {self.seconds:.0f} s{before}."
-        return f"{done} Summary: {path}"
+        return Summary(done, path, rows)
 
     def failures_text(self) -> str:
         """The failures in one line; empty without any."""
@@ -78,6 +78,14 @@ class Outcome:
         """What the summary says of `samples`, in their order; without those that failed."""
         hashes = [sample.content_hash for sample in samples]
         return [self.rows[key] for key in hashes if key in self.rows]
+
+
+class Summary(NamedTuple):
+    """What is said of a run in the end, the file that says it, and its rows."""
+
+    text: str
+    path: Path
+    rows: Sequence[SummaryRow]
 
 
 def caption_all(

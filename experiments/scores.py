@@ -17,6 +17,7 @@ BASELINES = ("none", "retrieved")  # each arm's difference from these is given w
 CLIP_SCORE_PREFIX, CLIP_SCORE_WEIGHT = "A photo depicts ", 2.5  # Hessel et al. 2021, CLIPScore
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the images (..., N) -> value (...)
 Table = dict[str, dict[str, Any]]  # arm -> metric -> {value, minus_none, minus_retrieved}
+ImageScores = dict[str, dict[str, np.ndarray]]  # arm -> metric -> (N,) its value for each image
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,19 @@ class Scorer:
 
     def score(
         self, captions: Mapping[str, list[str]], shown: Mapping[str, list[list[str]]]
-    ) -> Table:
+    ) -> tuple[Table, ImageScores]:
         """Arm -> metric -> {value, and difference and 95 % interval against each baseline}.
 
-        `captions` and `shown` hold, for each arm, the caption of each sample and the captions that
-        were its context.
+        Beside it the values of each image, of the metrics that are means over images. `captions`
+        and `shown` hold, for each arm, the caption of each sample and the captions that were its
+        context.
         """
         weights = metrics.bootstrap_weights(len(self.samples), config.RANDOM_SEED % 2**32)
         text_vectors = self._embed_texts(captions)
-        statistics = {}
+        statistics, by_image = {}, {}
         for arm, ours in captions.items():
-            statistics[arm] = self._statistics(ours, shown[arm], text_vectors)
-        return {arm: _with_intervals(arm, statistics, weights) for arm in statistics}
+            statistics[arm], by_image[arm] = self._statistics(ours, shown[arm], text_vectors)
+        return {arm: _with_intervals(arm, statistics, weights) for arm in statistics}, by_image
 
     def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
         """Text -> (D,) unit vector; each text once, since all arms share the references."""
@@ -57,8 +59,8 @@ class Scorer:
         captions: Sequence[str],
         shown: Sequence[list[str]],
         text_vectors: Mapping[str, np.ndarray],
-    ) -> dict[str, Statistic]:
-        """Metric -> its value as a function of how often each image counts."""
+    ) -> tuple[dict[str, Statistic], dict[str, np.ndarray]]:
+        """Metric -> its value as a function of how often each image counts; and of each image."""
         references = [sample.captions for sample in self.samples]
         scores = metrics.score_captions(captions, references)
         values = {
@@ -69,10 +71,11 @@ class Scorer:
             "copied": copied_shares(captions, shown, references),
             **self._extra_values(captions, references),
         }
+        by_image = {metric: np.asarray(value, float) for metric, value in values.items()}
         statistics = {f"bleu_{n}": _bleu(scores.bleu, n) for n in (1, 2, 3, 4)}
-        for metric, value in values.items():
-            statistics[metric] = metrics.mean_statistic(np.asarray(value))
-        return statistics
+        for metric, value in by_image.items():
+            statistics[metric] = metrics.mean_statistic(value)
+        return statistics, by_image
 
     def _extra_values(
         self, captions: Sequence[str], references: Sequence[Sequence[str]]

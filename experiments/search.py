@@ -9,8 +9,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypedDict, TypeGuard, Unpack
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -23,10 +25,12 @@ from similarity_search import checked_k
 from support.candidates import Record, Scope
 from support.errors import SettingError
 from support.hub.names import is_local
+from support.log import log
 from support.paths import absolute_path, expand_home
 from support.records import Neighbor, Sample
 from support.sources.files import has_image_suffix, is_inside
 from support.sources.own import own_sample
+from support.storage.captions import CaptionTable
 from support.text import clean_text
 
 WAYS = ("caption", "look", "both")
@@ -34,6 +38,8 @@ SCOPES = ("all", "gallery", "captioned")
 # Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009, https://doi.org/10.1145/1571941.1572114):
 # an image at place r of a list gets 1 / (RANK_CONSTANT + r).
 RANK_CONSTANT = 60
+# Beyond so many places of a list, found by measuring, places only order what is left.
+FUSED_DEPTH, DEEPER_SHARE = 5, 1e-3
 # Where fewer than this share have captions, the list by captions counts for less: else the one
 # image with a caption would come first whatever is searched for.
 ENOUGH_CAPTIONED = 0.1
@@ -42,7 +48,8 @@ ENOUGH_CAPTIONED = 0.1
 TEXT_WEIGHT = 1.5
 WITHOUT_WEIGHT = 0.5
 PathOrImage = str | Path | Image.Image
-OpenImages = Callable[[], EmbeddedImages]  # the image model, with a vector of every image
+# The image model, with a vector of every image, and of all experiments too.
+EmbedImages = Callable[[System, bool], EmbeddedImages]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,15 @@ class Query:
     min_similarity: float | None = None
     top_k: int | None = None  # config.TOP_K_SIMILAR by default
 
+    def details(self) -> str:
+        """The options that are not the usual ones, in words."""
+        said = [f"by {self.by}"] if self.by else []
+        said += [f"in {self.within}"] if self.within != "all" else []
+        said += [f"without “{text}”" for text in self.without]
+        if self.min_similarity is not None:
+            said.append(f"similarity from {self.min_similarity:g}")
+        return ", ".join(said)
+
     def models(self) -> tuple[str, ...]:
         """The models without which this cannot be searched for, as far as it is known before."""
         if self.image is not None or self.by == "look":
@@ -67,49 +83,59 @@ class Query:
         return () if self.by is None and is_local(config.DATASET_NAME) else ("text",)
 
 
+class SearchOptions(TypedDict, total=False):
+    """The options of `search_images`; the command's, with `within` for --in."""
+
+    by: str | None  # "caption", "look" (the images themselves) or "both", fused
+    image: PathOrImage | None  # beside a text: like both together
+    without: str | Sequence[str]  # a text to avoid, or several
+    within: str | Path  # "all", "gallery", "captioned", or a folder
+    min_similarity: float | None  # what fits less is left out
+
+
 def query_of(
-    query: PathOrImage | None,
-    image: PathOrImage | None = None,
-    without: str | Sequence[str] = (),
-    by: str | None = None,
-    within: str | Path = "all",
-    min_similarity: float | None = None,
-    top_k: int | None = None,
+    query: PathOrImage | None, top_k: int | None = None, **options: Unpack[SearchOptions]
 ) -> Query:
     """What `search_images` is asked for, checked: `query` is a text, a path or an image.
 
     Raises SettingError for what does not go together, ImageError for an image that is none.
     """
     if query is None or is_text(query):
-        return _checked(query, image, without, by, within, min_similarity, top_k)
-    if image is not None:
-        raise SettingError(f"Two images are given, {query} and {image}; search for one.")
-    return _checked(None, query, without, by, within, min_similarity, top_k)
+        return _checked(query, top_k, **options)
+    if not isinstance(query, str | Path | Image.Image):
+        raise SettingError(f"{query!r} cannot be searched for; give a text, a path or a PIL image.")
+    if options.get("image") is not None:
+        raise SettingError(f"Two images are given, {query} and {options['image']}; search for one.")
+    options["image"] = query
+    return _checked(None, top_k, **options)
 
 
 def queries_of(arguments: Namespace) -> list[Query]:
     """What the command line asks for, checked as by `query_of`."""
-    texts = [arguments.query] if arguments.queries is None else _read_queries(arguments.queries)
-    options = arguments.without, arguments.by, arguments.within, arguments.min_similarity
-    return [_checked(text, arguments.image, *options) for text in texts]
+    names = ("by", "image", "without", "within", "min_similarity")
+    options: Any = {name: getattr(arguments, name) for name in names}
+    if arguments.queries is None:
+        return [query_of(arguments.query, **options)]
+    return [_checked(text, **options) for text in _read_queries(arguments.queries)]
 
 
 def _checked(
     text: str | None,
-    image: PathOrImage | None,
-    without: str | Sequence[str],
-    by: str | None,
-    within: str | Path,
-    min_similarity: float | None,
     top_k: int | None = None,
+    by: str | None = None,
+    image: PathOrImage | None = None,
+    without: str | Sequence[str] = (),
+    within: str | Path = "all",
+    min_similarity: float | None = None,
 ) -> Query:
     if text is None and image is None:
         raise SettingError("Give a text or an image to search for.")
+    _check_kinds(image, without, within)
     if by not in (None, *WAYS):
         raise SettingError(f"--by is {by!r}; it must be one of {', '.join(WAYS)}.")
     if by in ("caption", "both") and image is not None:
         raise SettingError(f"--by {by} is for texts: an image is compared by its look.")
-    number = isinstance(min_similarity, int | float) and min_similarity == min_similarity
+    number = isinstance(min_similarity, Real) and min_similarity == min_similarity  # no NaN
     if min_similarity is not None and not number:
         raise SettingError(f"--min-similarity is {min_similarity!r}; it must be a number.")
     avoided = [without] if isinstance(without, str) else without
@@ -124,16 +150,34 @@ def _checked(
     )
 
 
+def _check_kinds(image: Any, without: Any, within: Any) -> None:
+    """Raises SettingError for what is neither text, path nor image."""
+    if image is not None and not isinstance(image, str | Path | Image.Image):
+        raise SettingError(f"{image!r} is no image; give a path or a PIL image.")
+    texts = [without] if isinstance(without, str) else without
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise SettingError(f"--without is {without!r}; it must be a text, or several in a list.")
+    if not isinstance(within, str | Path):
+        raise SettingError(f"--in is {within!r}; it must be {', '.join(SCOPES)} or a folder.")
+
+
 def _read_queries(path: str) -> list[str]:
     """The texts in the lines of a file, or of stdin ("-"), without empty ones."""
     try:
-        data = sys.stdin.read() if path == "-" else expand_home(path).read_text("utf-8-sig")
+        data = _read_stdin() if path == "-" else expand_home(path).read_text("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no path
         raise SettingError(f"--queries is '{path}', which cannot be read: {error}.") from error
     texts = [line.strip() for line in data.split("\n") if line.strip()]
     if not texts:
         raise SettingError(f"--queries is '{path}', which holds no text; it needs one a line.")
     return texts
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise ValueError("stdin is closed")
+    binary = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if binary is None else binary.read().decode("utf-8-sig")
 
 
 def is_text(query: PathOrImage) -> TypeGuard[str]:
@@ -152,27 +196,31 @@ def clean_query(text: str) -> str:
     return text
 
 
-def search(query: Query, system: System, open_images: OpenImages) -> list[Neighbor]:
+def search(query: Query, system: System, embed_images: EmbedImages) -> list[Neighbor]:
     """The images that fit `query` best, best first.
 
     The similarity is a cosine; by caption as CaptionPool.search has it; by both the fused rank,
     where 1 is the first place in both lists.
     """
+    system.db_manager.refresh()
     k = checked_k(query.top_k)
     share = _share_captioned(query, system)
     by = query.by or _usual_way(query, share)
+    if query.by is None and by == "caption" and share < 1:
+        log.info("Some images have no caption, and are not searched; --by both searches them too.")
     if by == "caption" and not share:
         raise SettingError(
             "--by caption needs captions, and none of these images has one. Search with --by look, "
             "or caption them: main.py --image FOLDER."
         )
     scope = _scope(query.within, system)
+    depth = max(k, FUSED_DEPTH) if by == "both" else k
     lists, weights = [], []
     if by == "caption" or (by == "both" and share):
-        lists.append(_by_caption(query, system, scope, k))
+        lists.append(_by_caption(query, system, scope, depth))
         weights.append(min(1.0, share / ENOUGH_CAPTIONED))
     if by in ("look", "both"):
-        lists.append(_by_look(query, system, scope, k, open_images()))
+        lists.append(_by_look(query, system, scope, depth, embed_images(system, True)))
         weights.append(1.0)
     found = lists[0] if len(lists) == 1 else fused(lists, weights)[:k]
     least = -np.inf if query.min_similarity is None else query.min_similarity
@@ -190,10 +238,11 @@ def fused(lists: Sequence[Sequence[Neighbor]], weights: Sequence[float]) -> list
     for found, weight in zip(lists, weights, strict=True):
         for place, neighbor in enumerate(found, 1):
             part = weight * (RANK_CONSTANT + 1) / (RANK_CONSTANT + place) / sum(weights)
+            part *= 1 if place <= FUSED_DEPTH else DEEPER_SHARE
             scores[neighbor.index] = scores.get(neighbor.index, 0) + part
             images.setdefault(neighbor.index, neighbor)
     # In the order in which the lists name them, which sorting keeps among equals.
-    best = [replace(images[index], similarity=round(scores[index], 6)) for index in scores]
+    best = [replace(images[index], similarity=round(scores[index], 9)) for index in scores]
     return sorted(best, key=lambda neighbor: -neighbor.similarity)
 
 
@@ -210,12 +259,40 @@ def _usual_way(query: Query, share: float) -> str:
 
 
 def _share_captioned(query: Query, system: System) -> float:
-    """The share of the images searched that have a caption, from 0 to 1."""
-    records, scope = system.db_manager.captions, _scope(query.within, system)
-    if scope is not None:
-        records = {key: record for key, record in records.items() if scope(key, record)}
-    captioned = sum(1 for record in records.values() if record["generated"] or record["captions"])
-    return captioned / max(1, len(records))
+    """The share of the images searched that have a caption that is searched, from 0 to 1."""
+    table, dataset = system.db_manager.caption_table, system.dataset_loader.hashes
+    state = (table.loads, len(table.changed), dataset, query.within)
+    known = _shares.get(table)
+    if known is None or known[0] != state:
+        known = _shares[table] = state, _count_captioned(system, query.within)
+    return known[1]
+
+
+_shares: WeakKeyDictionary[CaptionTable, tuple[tuple[Any, ...], float]] = WeakKeyDictionary()
+
+
+def _count_captioned(system: System, within: str) -> float:
+    """The share among the gallery and the user's own images, in a scope.
+
+    Experiments are not counted: their captions are not searched. Raises SettingError for a folder
+    of which nothing is known.
+    """
+    captioned = total = others = 0
+    scope = _scope(within, system)
+    gallery, experiments = system.dataset_loader.hashes
+    for key, record in system.db_manager.captions.items():
+        of_gallery = key in gallery
+        if scope is None or scope(key, record):
+            others += key in experiments
+            if of_gallery or record["original_index"] is None:
+                total += 1
+                captioned += bool(record["generated"]) or (of_gallery and bool(record["captions"]))
+    if within not in SCOPES and not total + others:
+        raise SettingError(
+            f"Nothing in {within} is known to the databases of {system.dataset_loader.name}. To "
+            "search that folder, name it by --dataset instead of --in."
+        )
+    return captioned / max(1, total)
 
 
 def _checked_scope(within: str | Path) -> str:

@@ -33,17 +33,36 @@ ARM_NAMES = {
 
 def evaluation_table(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> str:
     """The scores as a Markdown table, one arm per row, and the CIDEr differences with intervals."""
-    scores, headings = outcome["scores"], _headings(extra)
+    parts = [_markdown(*table[1:]) for table in score_tables(outcome, extra)]
+    return "\n".join([*parts[0], "", *parts[1]]) + "\n"
+
+
+def score_tables(
+    outcome: Mapping[str, Any], extra: ExtraScores | None = None
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Both tables: name, heads and rows."""
+    scores, headings = outcome["scores"], headings_of(extra)
     columns = [metric for metric in headings if any(metric in row for row in scores.values())]
     rows = []
     for arm, row in scores.items():
         cells = [headings[metric][1].format(row[metric]["value"]) for metric in columns]
         rows.append([ARM_NAMES[arm], *cells])
-    values = _markdown(["arm", *(headings[metric][0] for metric in columns)], rows)
-    return "\n".join([*values, "", *_interval_table(scores, columns, headings)]) + "\n"
+    heads = ["arm", *(headings[metric][0] for metric in columns)]
+    intervals = "Differences, with paired bootstrap 95 % intervals"
+    return [
+        ("Scores of each arm", heads, rows),
+        (intervals, *_intervals(scores, columns, headings)),
+    ]
 
 
-def _headings(extra: ExtraScores | None) -> Headings:
+def page_parts(
+    outcome: Mapping[str, Any], extra: ExtraScores | None, plot: Path
+) -> tuple[list[Any], Headings, Mapping[str, str], bytes]:
+    """What the page of an evaluation shows beside its captions."""
+    return score_tables(outcome, extra), headings_of(extra), ARM_NAMES, plot.read_bytes()
+
+
+def headings_of(extra: ExtraScores | None) -> Headings:
     """The headings of all metrics, in the order of the columns."""
     cider = {"cider": ("CIDEr", "{:.3f}")}
     if extra is None:
@@ -52,10 +71,10 @@ def _headings(extra: ExtraScores | None) -> Headings:
     return {**cider, **masked, **METRICS, **extra.headings}
 
 
-def _interval_table(
+def _intervals(
     scores: Mapping[str, Any], columns: Sequence[str], headings: Headings
-) -> list[str]:
-    """The differences from the baselines with their paired bootstrap intervals."""
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: the differences from the baselines with their paired bootstrap intervals."""
     shown = [metric for metric in WITH_INTERVALS if metric in columns]
     pairs = [(metric, baseline) for metric in shown for baseline in ("none", "retrieved")]
     rows = []
@@ -63,7 +82,7 @@ def _interval_table(
         cells = [_interval(row[metric].get(f"minus_{baseline}")) for metric, baseline in pairs]
         rows.append([ARM_NAMES[arm], *cells])
     names = [f"{headings[metric][0]} minus {ARM_NAMES[baseline]}" for metric, baseline in pairs]
-    return _markdown(["arm", *names], rows)
+    return ["arm", *names], rows
 
 
 def _interval(cell: Mapping[str, float] | None) -> str:
@@ -100,7 +119,7 @@ def plot_evaluation(
     plots = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, metric in zip(plots, shown, strict=True):
         _plot_metric(axes, metric, scores)
-        axes.set_xlabel(f"{_headings(extra)[metric][0]}: difference from no retrieval")
+        axes.set_xlabel(f"{headings_of(extra)[metric][0]}: difference from no retrieval")
     image = io.BytesIO()
     figure.savefig(image, dpi=130, format=path.suffix[1:])
     replace_file(path, [image.getvalue()], "RESULTS_DIR")

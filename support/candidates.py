@@ -47,17 +47,9 @@ def is_there(key: str, record: Record, dataset: SplitHashes) -> bool:
 def is_of_dataset(record: Record) -> bool:
     """Whether an image belongs to the dataset, and its file, if it is one, is still there."""
     path = record["image"]
-    is_file = os.path.isabs(path)  # noqa: PTH117 - else a row of a table
+    # A row of a table is no file; a name that is no Unicode is not kept: see clean_text.
+    is_file = os.path.isabs(path) and "\N{REPLACEMENT CHARACTER}" not in path  # noqa: PTH117
     return record["original_index"] is not None and (not is_file or os.path.lexists(path))
-
-
-def has_gone(record: Record) -> bool:
-    """Whether the file of a user's own image is not where it was. Images in memory have none."""
-    path = record["image"]
-    if record["original_index"] is not None or not os.path.isabs(path):  # noqa: PTH117
-        return False
-    unknown = "\N{REPLACEMENT CHARACTER}" in path  # its name is no Unicode: see clean_text
-    return not (unknown or os.path.lexists(path))
 
 
 def given_captions(key: str, record: Record, dataset: SplitHashes) -> tuple[Sequence[str], str]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 def expand_home(path: str | Path) -> Path:
     """`path` with "~" replaced by the home folder; unchanged where there is none."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111
+    try:
+        return Path(os.path.expanduser(path))  # noqa: PTH111
+    except ValueError:  # a null character
+        return Path(path)
 
 
 def absolute_path(path: str | Path) -> str:

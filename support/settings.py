@@ -129,6 +129,7 @@ SETTINGS = (
     Setting("CAPTION_DB", None, str, decides_caption=False),
     Setting("CAPTION_EMBEDDING_DB", None, str, decides_caption=False),
     Setting("RESULTS_DIR", "--results-dir", str, "folder of the results", decides_caption=False),
+    Setting("WRITE_PAGES", "--no-pages", bool, "write no HTML pages", decides_caption=False),
     Setting("MODE", "--mode", str, "demo when the Hub is out of reach, never, or always",
             choices=("auto", "hub", "demo"), decides_caption=False),
     Setting("SHOW_PROGRESS", None, bool, decides_caption=False),

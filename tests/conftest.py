@@ -61,7 +61,7 @@ def settings(tmp_path, monkeypatch):
     for name in [name for name in vars(config) if name.isupper()]:
         monkeypatch.setattr(config, name, getattr(config, name))
     config.DB_DIR, config.RESULTS_DIR = str(tmp_path / "databases"), str(tmp_path / "results")
-    config.MODE, config.SHOW_PROGRESS = "hub", False
+    config.MODE, config.SHOW_PROGRESS, config.WRITE_PAGES = "hub", False, False
     config.EXPERIMENT_SAMPLES, config.MAX_NEW_TOKENS = 3, 8
     return config
 

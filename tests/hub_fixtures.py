@@ -84,7 +84,7 @@ def hub_environment(loopback, tmp_path) -> dict[str, str]:
 @pytest.fixture
 def hub_command(hub_environment, tmp_path):
     """Run `python main.py ...` in a subprocess with `hub_environment` and config.py's names."""
-    flags = ["--experiment-samples", "3", "--max-new-tokens", "8"]
+    flags = ["--experiment-samples", "3", "--max-new-tokens", "8", "--no-pages"]
     flags += ["--db-dir", str(tmp_path / "databases"), "--results-dir", str(tmp_path / "results")]
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:

@@ -146,7 +146,7 @@ def test_a_thousand_images_with_fifty_bad_ones_keep_their_captions_and_indices(
 
 ODD_NAMES = [
     "two words.png", "new\nline.png", "\x1b[31mred.png", "🐕‍🦺.png", "눈 위의 개.png", "-rf.png",
-    "a;b&c$(d)'\".png", "x" * 251 + ".png", "개" * 83 + "ab.png", "..png.png", "%s{0}.png",
+    "a;b&c$(d)'\".png", "x" * 251 + ".png", "개" * 83 + "ab.png", "x..png.png", "%s{0}.png",
 ]  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def test_odd_names_in_a_list_of_captions(settings, tmp_path, caplog):
             40,
         )
     for words in (
-        "2 rows name files outside the folder, and are left out",
+        "2 files lie outside the dataset's folder, and are left out",
         "/dev/zero",
         "pipe.png: not a file",
         "a b.png",

@@ -167,7 +167,7 @@ def test_rows_may_name_files_in_the_folder_of_the_table_only(settings, tmp_path,
     loader = load_and_split_dataset()
     samples = [*loader.get_experiment_data(), *loader.get_training_data()]
     assert sorted(sample.caption for sample in samples) == ["t 0", "t 1", "t 2", "t 3"]
-    assert "3 rows name files outside the folder, and are left out: " in caplog.text
+    assert "3 files lie outside the dataset's folder, and are left out: " in caplog.text
 
 
 def test_embedded_bytes_are_used_whatever_path_stands_beside_them(settings, tmp_path):

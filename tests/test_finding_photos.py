@@ -303,9 +303,7 @@ def test_experiments_are_found_by_look_and_by_what_was_written_never_by_referenc
     assert len(by_look) == 12
     run_experiment(*system, 0)
     for by in ("look", "caption", "both"):
-        found = search(
-            query_of("a red dog", by=by, top_k=99), system, lambda: embed_images(system, True)
-        )
+        found = search(query_of("a red dog", by=by, top_k=99), system, embed_images)
         for neighbor in found:
             assert not references & set(neighbor.captions)
             assert neighbor.caption not in references
@@ -332,6 +330,9 @@ def test_both_rankings_are_fused_by_reciprocal_rank():
     tied = fused([[image(8, 0.9, None)], [image(2, 0.9, None)]], [1, 1])
     assert [one.index for one in tied] == [8, 2]  # the earlier list first
     assert fused([[image(4, 0.1, None)], [image(4, 0.5, None)]], [0.2, 1])[0].similarity == 1
+    deep = [image(number, 0.5, None) for number in range(20, 40)]
+    short, long = fused([captions, deep[:5]], [1, 1]), fused([captions, deep], [1, 1])
+    assert long[: len(short)] == short  # more results do not change the first ones
     # Where few have captions, the one that has is not first whatever is searched for.
     found = fused([[image(7, 0.9, "seven")], looks[:2]], [0.01, 1])
     assert [one.index for one in found] == [3, 9, 7]
@@ -405,6 +406,11 @@ def test_a_least_similarity(tiny_settings):
         ({"min_similarity": "high"}, "--min-similarity"),
         ({"min_similarity": float("nan")}, "--min-similarity"),
         ({"top_k": 0}, "--top-k"),
+        ({"image": 5}, "5 is no image"),
+        ({"without": 5}, "--without"),
+        ({"without": [5]}, "--without"),
+        ({"within": None}, "--in"),
+        ({"within": "~a\0b"}, "--in"),
     ],
 )
 def test_options_that_cannot_be_used(options, said):
@@ -417,6 +423,9 @@ def test_a_query_of_two_images_or_of_nothing():
         search_images("a.jpg", None, None, image="b.jpg")
     with pytest.raises(SettingError, match="Give a text or an image"):
         search_images(None, None, None)
+    for query in (5, ["a dog"], b"a dog"):
+        with pytest.raises(SettingError, match="cannot be searched for"):
+            search_images(query, None, None)
 
 
 def test_what_is_searched_for_and_avoided_at_once(bare_settings):
@@ -487,6 +496,105 @@ def test_a_search_needs_its_own_model_only(command, photos, words, kind):
     done = command("search", *words, **missing)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 5
+
+
+def test_half_the_photos_replaced_are_searched_by_what_is_there(bare_settings, bare):
+    bare_settings.TOP_K_SIMILAR = 99
+    system = initialize_system(own_images=True)
+    for path in sorted(bare.rglob("*.png"))[:6]:
+        caption_image(path, *system)
+        path.unlink()
+    system.db_manager.close()
+    found = search_images("a dog", *system_for_search())
+    assert len(found) == 6 and {image["metadata"]["caption"] for image in found} == {None}
+
+
+def test_an_own_photo_that_was_replaced_is_not_found_by_what_it_showed(tiny_settings, tmp_path):
+    system = initialize_system()
+    path = tmp_path / "own.png"
+    picture(50).save(path)
+    before = caption_image(path, *system)["experiment_info"]["new_db_index"]
+    picture(51).save(path)
+    for by in ("look", "caption"):
+        found = search_images("dog", *system, top_k=99, within="captioned", by=by)
+        assert before not in {image["index"] for image in found}
+    after = caption_image(path, *system)["experiment_info"]["new_db_index"]
+    found = search_images("dog", *system, top_k=99, within="captioned")
+    assert [image["index"] for image in found] == [after] != [before]
+
+
+def test_thousands_of_own_photos_that_have_gone(tiny_settings):
+    from support.records import GeneratedCaption, Sample
+
+    system = initialize_system()
+    vectors = system.db_manager.image_vectors(system.model("clip"), 16, "pil")
+    records, new = {}, {}
+    for number in range(6000):
+        key = f"{number:064x}"
+        generated = {"caption": f"gone {number}", "run": None}
+        records[key] = {
+            "index": 100 + number, "image": f"/gone/{number}.png", "original_index": None,
+            "captions": [], "generated": generated,
+        }  # fmt: skip
+        vector = np.random.default_rng(number).standard_normal(16).astype(np.float32)
+        new[key] = vector / np.linalg.norm(vector)
+    system.db_manager.caption_table.update(records)
+    for key, vector in new.items():
+        vectors._put(key, vector)
+    assert GeneratedCaption and Sample
+    assert len(run_experiment(*system, 0)["similar_images"]) == 5
+    assert len(search_images("a dog", *system, by="look")) == 5
+
+
+def test_a_file_that_changes_while_a_run_embeds_keeps_to_its_own_vector(
+    bare_settings, bare, caplog
+):
+    from main import embed_images, open_system
+
+    system = open_system(needed=("clip",), split=False)
+    one, other = bare / "p02.png", bare / "p05.png"
+    one.rename(bare / "x"), other.rename(one), (bare / "x").rename(other)
+    images = embed_images(system)
+    assert len(images.vectors) == 10 and caplog.text.count("has changed since it was listed") == 2
+
+
+def test_hidden_files_and_folders_are_left_out(settings, tmp_path):
+    from support.sources.source import open_source
+
+    for name in (".hidden/a.png", "@eaDir/b.png", "__MACOSX/c.png", ".d.png", "e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(1).save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert [Path(source.label(row)).name for row in range(len(source))] == ["e.png"]
+
+
+def test_the_text_side_loads_its_tokenizer_once(bare_settings, monkeypatch):
+    from transformers import AutoTokenizer
+
+    loads, usual = [], AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *a, **k: loads.append(a) or usual(*a, **k)
+    )
+    monkeypatch.setattr(models, "_loaded", {})
+    system = system_for_search()
+    for text in ("a dog", "a cat", "a red dog"):
+        search_images(text, *system, by="look")
+    assert len(loads) == 1
+
+
+def test_a_folder_that_is_not_known_is_named(command, tmp_path):
+    done = command("search", "a dog", "--in", str(tmp_path / "photos"))
+    assert done.returncode == 0
+    (tmp_path / "other").mkdir()
+    done = command("search", "a dog", "--in", str(tmp_path / "other"))
+    assert done.returncode == 2 and "--dataset instead of --in" in done.stderr
+
+
+def test_negative_numbers_and_words_that_are_paths(command, photos):
+    done = command("search", "a dog", "--min-similarity", "-0.5", "--by", "look")
+    assert done.returncode == 0 and done.stdout
+    like = command("search", str(photos / "p03.png"))
+    assert like.stdout == command("search", "--image", str(photos / "p03.png")).stdout
 
 
 def test_an_empty_folder_among_many_is_named_and_the_others_are_done(command, bare, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_lists_are_read_again_as_a_dataset(captioned, own, form, tmp_path):
 
     made = captions_of(tmp_path / "databases")
     done = captioned("export", form)
-    assert done.returncode == 0 and "file names count from" in done.stdout
+    assert done.returncode == 0 and "with file names as seen from" in done.stdout
     assert "people's captions" in done.stdout
     source = open_source(str(own))
     read = {Path(source.label(row)).name: source.captions(row) for row in range(len(source))}
@@ -108,14 +109,15 @@ def test_names_with_commas_quotes_and_spaces_survive_a_list(command, tmp_path):
         picture(60 + number).save(folder / name)
     assert command("--image", str(folder)).returncode == 0
     out = tmp_path / "out"
-    assert command("export", "captions", str(out)).returncode == 0
+    done = command("export", "captions", str(out))
+    assert done.returncode == 0 and "only jsonl can hold:  개.png" in done.stdout
     with (out / "captions.txt").open(encoding="utf-8", newline="") as file:
         names = [row["image"] for row in csv.DictReader(file)]
-    assert sorted(names) == sorted(path.name for path in folder.iterdir())
+    assert sorted(names) == sorted(path.name for path in folder.iterdir())[1:]
     shutil.copy(out / "captions.txt", folder)
     source = open_source(str(folder))
     with_captions = [row for row in range(len(source)) if source.captions(row)]
-    assert len(with_captions) >= 2  # names that begin with a space are not for captions.txt
+    assert len(with_captions) == 2  # names that begin with a space are not for captions.txt
 
 
 def test_photos_of_the_dataset_and_others_are_not_mixed_in_one_list(captioned, photos, own):
@@ -124,6 +126,87 @@ def test_photos_of_the_dataset_and_others_are_not_mixed_in_one_list(captioned, p
     done = captioned("export", "captions", experiment_samples="1")
     assert done.returncode == 0 and f"3 images outside {photos}" in done.stdout
     assert (photos / "captions.txt").exists() and not (own / "captions.txt").exists()
+
+
+def test_export_stays_in_its_folder_and_beside_its_photos(command, tmp_path, monkeypatch):
+    for folder, name, seed in (("x", "b.png", 101), ("y", "a.png", 102), ("y", "scan.txt", 103)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        picture(seed).save(tmp_path / folder / name, "PNG")
+    (tmp_path / "y" / "captions.txt").write_text("scan.txt,a scan\na.png,one\n")
+    monkeypatch.chdir(tmp_path / "x")
+    photos = ["b.png", "../y/a.png", str(tmp_path / "y" / "scan.txt")]
+    assert command("--image", *photos).returncode == 0
+    before = (tmp_path / "y" / "scan.txt").read_bytes()
+    assert command("export", "txt", str(tmp_path / "outer" / "out")).returncode == 0
+    written = {path.name for path in (tmp_path / "outer" / "out").rglob("*.txt")}
+    assert written == {"b.txt", "a.txt", "scan.txt.txt"}
+    assert not list((tmp_path / "outer").glob("*.txt")) + list((tmp_path / "outer" / "y").glob("*"))
+    assert command("export", "txt", "--overwrite").returncode == 0
+    assert (tmp_path / "y" / "scan.txt").read_bytes() == before
+    assert command("--image", *photos).returncode == 0
+    found = command("search", "x", "--in", str(tmp_path / "y"), "--by", "caption", "--paths")
+    assert {Path(line).name for line in found.stdout.splitlines()} == {"a.png", "scan.txt"}
+
+
+def test_export_goes_by_content(captioned, own, tmp_path):
+    made = captions_of(tmp_path / "databases")
+    (own / "a.png").rename(own / "x"), (own / "b.png").rename(own / "a.png")
+    (own / "x").rename(own / "b.png")
+    picture(99).save(own / "deep" / "c.png")
+    done = captioned("export", "txt")
+    assert (
+        done.returncode == 2 and "3 captions of files that have gone or were changed" in done.stderr
+    )
+    assert captioned("--image", str(own)).returncode == 0  # it sees where they lie now
+    assert captioned("export", "txt").returncode == 0
+    assert (own / "a.txt").read_text().strip() == " ".join(made["b.png"].split())
+    assert (own / "b.txt").read_text().strip() == " ".join(made["a.png"].split())
+
+
+def test_export_follows_no_link_and_waits_for_no_pipe(captioned, own, tmp_path):
+    (own / "a.txt").symlink_to(tmp_path / "elsewhere" / "x.txt")
+    (tmp_path / "notes.md").write_text("mine")
+    (own / "b.txt").symlink_to(tmp_path / "notes.md")
+    os.mkfifo(own / "deep" / "c.txt")
+    done = captioned("export", "txt")
+    assert "Written: 0 files" in done.stdout and "3 files that say something else" in done.stdout
+    assert captioned("export", "txt", "--overwrite").returncode == 0
+    assert (tmp_path / "notes.md").read_text() == "mine" and not (tmp_path / "elsewhere").exists()
+
+
+def test_export_hides_no_captions_by_people(captioned, photos, own, tmp_path):
+    (photos / "captions.txt").rename(tmp_path / "kept.txt")
+    (photos / "metadata.csv").write_text("file_name,text\np00.png,by a person\n")
+    assert captioned("--image", str(photos)).returncode == 0
+    done = captioned("export", "captions")
+    assert done.returncode == 2 and "metadata.csv would no longer be read" in done.stderr
+    done = captioned("export", "jsonl")
+    assert done.returncode == 0 and "metadata.csv comes first" in done.stdout
+
+
+def test_export_asks_where_photos_of_several_folders_go(command, tmp_path):
+    for number, folder in enumerate(("one", "two")):
+        (tmp_path / "apart" / folder).mkdir(parents=True)
+        picture(number + 30).save(tmp_path / "apart" / folder / "a.png")
+    assert command("--image", str(tmp_path / "apart")).returncode == 0
+    done = command("export", "jsonl")
+    assert done.returncode == 2 and "several folders" in done.stderr
+    assert command("export", "jsonl", "").returncode == 2
+    assert command("export", "jsonl", "--quiet", str(tmp_path / "out")).returncode == 0
+    rows = (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(row)["file_name"] for row in rows] == ["one/a.png", "two/a.png"]
+
+
+def test_three_photos_that_would_share_a_text(command, tmp_path):
+    folder = tmp_path / "same"
+    folder.mkdir()
+    for seed, name in enumerate(("a.jpg", "a.png", "a.jpg.png", "n" * 251 + ".png")):
+        picture(seed + 20).save(folder / name)
+    assert command("--image", str(folder)).returncode == 0
+    done = command("export", "txt")
+    assert "Written: 3 files." in done.stdout and "Cannot be written, by their names" in done.stdout
+    texts = {path.name for path in folder.glob("*.txt")}
+    assert texts == {"a.jpg.txt.txt", "a.png.txt", "a.jpg.txt"} and len(texts) == 3
 
 
 def test_nothing_to_export_and_no_databases(command, tmp_path):
@@ -200,7 +283,7 @@ def test_a_bad_caption_leaves_an_image_of_the_dataset(tiny_settings):
     other = initialize_system()[1]  # as another program that has the databases open
     from experiments.forget import forget
 
-    (said,) = forget(system.db_manager, [str(number)])
+    said, _ = forget(system.db_manager, [str(number)])
     assert "the caption of" in said
     assert system.db_manager.captions[key]["generated"] is None
     assert system.db_manager.captions[key]["index"] == number
@@ -230,6 +313,8 @@ def test_what_cannot_be_forgotten_changes_nothing(captioned, photos, own, tmp_pa
     before = everything_below(tmp_path / "databases")
     for name, said in (
         (str(photos / "p01.png"), "no caption by this program"),
+        ("9" * 5000, "not in the databases"),
+        ("~a\0b", "not in the databases"),
         ("999", "not in the databases"),
         (str(own / "none.png"), "not in the databases"),
         ("", "not in the databases"),
@@ -238,6 +323,18 @@ def test_what_cannot_be_forgotten_changes_nothing(captioned, photos, own, tmp_pa
         done = captioned("forget", str(own / "a.png"), name)
         assert done.returncode == 2 and said in done.stderr
     assert everything_below(tmp_path / "databases") == before
+
+
+@pytest.mark.parametrize("file", ["frozen_pools/*.json", "*/image_embeddings.json"])
+def test_forget_is_refused_as_a_whole_where_a_file_cannot_be_read(captioned, own, tmp_path, file):
+    database = tmp_path / "databases"
+    (path,) = database.glob(f"*/{file}")
+    content = path.read_text()
+    path.write_text("{")
+    done = captioned("forget", str(own / "a.png"))
+    assert done.returncode == 1 and str(path) in done.stderr
+    path.write_text(content)
+    assert captioned("forget", str(own / "a.png")).returncode == 0
 
 
 @pytest.mark.parametrize("calls", range(1, 12))
@@ -287,7 +384,7 @@ def moved(command, photos, own, tmp_path):
 
 def test_a_folder_that_was_moved_goes_on(command, photos, moved, tmp_path):
     done = command("search", "a dog", dataset=str(moved))
-    remedy = f"python main.py adopt '{photos}' --dataset '{moved}'"
+    remedy = f"python main.py adopt {photos} --dataset {moved} --mode hub --db-dir "
     assert f"12 of these photos are in the databases of {photos}" in done.stderr
     assert remedy in done.stderr
     before = {path.name for path in (tmp_path / "databases").iterdir()}
@@ -301,6 +398,30 @@ def test_a_folder_that_was_moved_goes_on(command, photos, moved, tmp_path):
     done = command("search", "a dog", "--in", str(moved), dataset=str(moved), top_k="99")
     assert len(done.stdout.splitlines()) == 12
     assert "adopt" not in done.stderr
+
+
+def test_a_moved_folder_whose_databases_are_a_journal_alone(command, photos, moved, tmp_path):
+    old = database_folder_of(command, photos)
+    (old / "captions.json").unlink()
+    done = command("adopt", str(photos), dataset=str(moved))
+    assert "Unexpected" not in done.stderr and "no databases of" not in done.stderr
+
+
+def database_folder_of(command, dataset: Path) -> Path:
+    from db_manager import slug
+
+    return Path(command.__closure__[0].cell_contents["--db-dir"]) / slug(str(dataset))
+
+
+def test_a_first_start_that_was_stopped_is_no_obstacle(command, photos, moved, tmp_path):
+    new = database_folder_of(command, moved)
+    new.mkdir()
+    (new / "known_hashes.json").write_text("{}")
+    done = command("adopt", str(photos), dataset=str(moved))
+    assert done.returncode == 0, done.stderr
+    header = json.loads((new / "captions.json").read_bytes())["header"]
+    assert header["dataset"] == str(moved)
+    assert "not there" not in command("status", dataset=str(moved)).stdout
 
 
 def test_databases_with_captions_of_their_own_are_not_replaced(command, photos, moved, own):

@@ -42,8 +42,8 @@ def test_files_that_are_no_images_are_counted_by_kind_once(tmp_path, caplog):
     assert find_images(tmp_path) == [tmp_path / "a.png"]
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == (
-        f"{tmp_path}: left out 8 of 9 files, no images by their names: 3 .mov; "
-        "2 without a suffix; 2 .xmp; 1 ._* (metadata of macOS)"
+        f"{tmp_path}: left out 7 of 8 files, no images by their names: 3 .mov; "
+        "2 .xmp; 1 ._* (metadata of macOS); 1 without a suffix"
     )
 
 
@@ -83,7 +83,7 @@ def test_a_list_cannot_name_files_outside_its_folder(settings, photos, caplog):
     add_lines(photos, *(f"{row},a secret" for row in rows))
     samples = load(settings, photos)
     assert len(samples) == 12 and all("a secret" not in sample.captions for sample in samples)
-    assert caplog.text.count("5 rows name files outside the folder, and are left out: ") == 1
+    assert caplog.text.count("5 files lie outside the dataset's folder, and are left out: ") == 1
     assert str(photos / "../secret.png") in caplog.text and f"{photos}/link.png" in caplog.text
 
 

@@ -153,7 +153,7 @@ def test_search_by_image_finds_the_like_and_by_text_the_captions(tiny_settings, 
 @pytest.mark.parametrize("name", ["typo.jpg", "./my photos/Typo.JPEG", "~/x.webp", "~typo.ppm"])
 def test_a_text_that_ends_as_image_files_do_is_refused_as_a_missing_file(tiny_settings, name):
     system = initialize_system()
-    with pytest.raises(ImageError, match=r"(?i)(typo|x)\.(jpe?g|webp|ppm): No such file"):
+    with pytest.raises(ImageError, match=r"(?i)no image file '.*(typo|x)\.(jpe?g|webp|ppm)'"):
         search_images(name, *system)
     assert search_images("a photo.", *system)  # a sentence is a text
 

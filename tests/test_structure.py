@@ -24,7 +24,7 @@ BASE = (
 RECORDS = (*BASE, "support.records")
 BELOW_SOURCES = (*RECORDS, "support.hub", "support.storage")
 SUPPORT = ("config", "support")
-PIPELINE = (*SUPPORT, *STAGES, "experiments", "cli", "demo", "main")
+PIPELINE = (*SUPPORT, *STAGES, "experiments", "pages", "cli", "demo", "main")
 DEMO_COMMANDS = ("demo.train", "demo.report", "demo.picture", "demo.sheet")
 # What a module may import, by the longest prefix of its name; itself and its own package always.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -49,9 +49,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.models": (*RECORDS, "support.hub"),
     **dict.fromkeys(STAGES, SUPPORT),
     "experiments": (*SUPPORT, *STAGES),
+    "pages": SUPPORT,
     "cli": SUPPORT,
     "demo": SUPPORT,
-    "main": (*SUPPORT, *STAGES, "experiments", "cli", "demo"),
+    "main": (*SUPPORT, *STAGES, "experiments", "pages", "cli", "demo"),
     "setup_token": SUPPORT,
     # How the demo was made, and its commands, are above main; so are benchmarks and tests.
     "demo.making": PIPELINE,
@@ -64,7 +65,7 @@ GROUND_FLOOR = {
     *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
     "requirements-heic.txt",
     *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
-    *(".ci", "support", "experiments", "cli", "demo", "docs"),
+    *(".ci", "support", "experiments", "pages", "cli", "demo", "docs"),
     *("tests", "benchmarks", "notebooks", "results"),
 }
 HEAVY = {
@@ -93,7 +94,7 @@ TREES = {name: ast.parse((ROOT / path).read_text("utf-8")) for name, path in FIL
 OURS = {name.split(".")[0] for name in FILES}
 ABOVE_MAIN = ("demo.making", *DEMO_COMMANDS, "benchmarks", "tests")
 PROGRAM = [name for name in FILES if not is_in(name, *ABOVE_MAIN)]
-PACKAGES = ("support", "experiments", "cli", "demo", "benchmarks", "tests")
+PACKAGES = ("support", "experiments", "pages", "cli", "demo", "benchmarks", "tests")
 
 
 def imported(nodes) -> set[str]:

@@ -77,6 +77,8 @@ def resolve_names(
         f"The Hugging Face Hub cannot be reached ({reason}), and these are not in the local cache: "
         f"{', '.join(missing)}"
     )
+    if "/" not in dataset:
+        what += f" ('{dataset}' is no folder here either)"
     if own_images or local:
         raise HubError(
             f"{what}. Connect to the internet, or name local folders in config.py. To try the "

@@ -5,6 +5,7 @@ from typing import Any
 
 import config
 from support.errors import SettingError
+from support.log import log
 from support.text import clean_text
 
 CAPTION_COLUMNS = ("text", "sentence", "sentences", "raw")  # after those that begin with "caption"
@@ -12,7 +13,11 @@ IMAGE_COLUMNS = ("file_name", "image", "filename", "image_name", "path")
 
 
 def caption_columns(columns: Sequence[str], where: str) -> list[str]:
-    """The columns that hold captions: config.CAPTION_COLUMN, or those recognised by name."""
+    """The columns that hold captions: config.CAPTION_COLUMN, or those recognised by name.
+
+    None of the latter is a warning: the images are without captions. Raises SettingError for a
+    CAPTION_COLUMN that is not there.
+    """
     if config.CAPTION_COLUMN is not None:
         if config.CAPTION_COLUMN not in columns:
             raise SettingError(
@@ -22,9 +27,11 @@ def caption_columns(columns: Sequence[str], where: str) -> list[str]:
     named = [column for column in columns if column.lower().startswith("caption")]
     named = named or [column for column in columns if column.lower() in CAPTION_COLUMNS][:1]
     if not named:
-        raise SettingError(
-            f"{where} has no caption column that is recognised; it has: {list(columns)}. Set "
-            "CAPTION_COLUMN."
+        log.warning(
+            "%s has no caption column that is recognised, so its images have no captions; it has: "
+            "%s. If one of them holds captions, set CAPTION_COLUMN.",
+            where,
+            list(columns),
         )
     return named
 

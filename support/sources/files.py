@@ -18,12 +18,14 @@ from support.text import first_few
 
 # Of the formats in images.IMAGE_FORMATS.
 IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
-    ".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp",
+    ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm",
+    ".pbm", ".pnm",
 }  # fmt: skip
 HEIC_SUFFIXES = {".heic", ".heif", ".hif"}  # photos of phones, read with pi-heif
 HEIC_REMEDY = "to read HEIC: pip install -r requirements-heic.txt"
 MAX_FILE_BYTES = 512 * 2**20  # some decoders read the whole file
+HIDDEN_FOLDERS = (".", "__MACOSX", "@eaDir")  # what ZIP files of macOS and Synology's NAS add
 APPLE_DOUBLE = "._"  # macOS writes "._a.jpg" beside a.jpg on other file systems; it is no image
 
 
@@ -87,8 +89,8 @@ def has_image_suffix(path: str | Path) -> bool:
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file in a folder is taken for an image: by its suffix."""
-    return _suffix(path) in _readable_suffixes() and not path.name.startswith(APPLE_DOUBLE)
+    """Whether a file in a folder is taken for an image: by its suffix, unless it is hidden."""
+    return _suffix(path) in _readable_suffixes() and not path.name.startswith(".")
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +112,7 @@ def _suffix(path: str | Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in `folder` and its subfolders, sorted.
+    """The files in `folder` and its subfolders, sorted; not what is hidden, but for macOS's "._".
 
     Links to folders are not followed: some lead in circles.
     """
@@ -121,7 +123,9 @@ def files_below(folder: Path) -> list[Path]:
     found: list[str] = []
     links: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=report):
-        found += [os.path.join(parent, name) for name in names]  # noqa: PTH118 - may be a million
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN_FOLDERS)]
+        shown = (name for name in names if name[0] != "." or name.startswith(APPLE_DOUBLE))
+        found += [os.path.join(parent, name) for name in shown]  # noqa: PTH118 - may be a million
         links += [path for name in folders if (path := Path(parent) / name).is_symlink()]
     if links:
         log.warning(
@@ -141,13 +145,15 @@ def _parts(path: str) -> list[str]:
 def log_others(folder: Path, files: Sequence[Path], others: Sequence[Path]) -> None:
     """Logs how many of the `files` in a folder are `others` than images, by their kinds."""
     if others:
-        kinds = [f"{count} {kind}" for kind, count in Counter(map(_kind, others)).most_common()]
+        counted = Counter(map(_kind, others)).most_common()
+        counted.sort(key=lambda pair: HEIC_REMEDY not in pair[0])  # what can be mended comes first
+        kinds = [f"{count} {kind}" for kind, count in counted]
         log.warning(
             "%s: left out %d of %d files, no images by their names: %s",
             folder,
             len(others),
             len(files),
-            first_few(kinds),
+            first_few(kinds, 12),
         )
 
 

@@ -1,13 +1,14 @@
 """Images decoded to RGB, whatever their files hold."""
 
+import hashlib
 import io
 import math
 import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from io import BufferedIOBase
 from pathlib import Path
@@ -60,6 +61,23 @@ def decode_file(path: Path, label: str, seen: int | None = None) -> Image.Image:
 def decode_image(data: bytes, label: str, seen: int | None = None) -> Image.Image:
     """The image in `data`, as `decode` gives it. Raises ImageError, naming `label`."""
     return decode(io.BytesIO(data), label, seen)
+
+
+def decode_same(
+    open_bytes: Callable[[], AbstractContextManager[BufferedIOBase]],
+    digest: str,
+    label: str,
+    seen: int | None = None,
+) -> Image.Image:
+    """The image that `open_bytes` opens, as `decode` gives it, if it still has its SHA-256.
+
+    Else its caption and vector would be those of another picture. Raises ImageError.
+    """
+    with open_bytes() as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ImageError(f"{label}: the file has changed since it was listed. Run again.")
+        file.seek(0)
+        return decode(file, label, seen)
 
 
 def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.Image:

@@ -75,6 +75,15 @@ class KnownHashes:
         self._save_now_and_then()
         return digest
 
+    def holds(self, path: str, digest: str) -> bool:
+        """Whether the file `path` has this SHA-256, by its size and times alone."""
+        try:
+            real, status = self.paths.find(path)
+        except (OSError, ValueError):
+            return False
+        known = self._before.get(real)
+        return known is not None and _is_unchanged(known, status) and known[-1] == digest
+
     def of_rows(self, name: str, files: Sequence[str], count: int) -> list[str | None]:
         """The SHA-256 of the images in `count` rows of a table, where it is known.
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,17 @@ def _names_files(path: Path) -> bool:
         schema = pyarrow.parquet.read_schema(path)
     except (pyarrow.ArrowException, OSError):
         return False  # read as a table, it is named as damaged
-    return any(
-        field.name in IMAGE_COLUMNS
-        and (pyarrow.types.is_string(field.type) or pyarrow.types.is_large_string(field.type))
-        for field in schema
-    )
+    return any(field.name in IMAGE_COLUMNS and _is_text(field.type) for field in schema)
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column of an Arrow type holds texts."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    checks = types.is_string, types.is_large_string, types.is_string_view
+    return any(check(kind) for check in checks)
 
 
 def _read_lines(path: Path) -> CaptionsByImage:
@@ -97,7 +103,8 @@ def _read_lines(path: Path) -> CaptionsByImage:
 
 def _read_csv(path: Path) -> CaptionsByImage:
     with _csv_errors(path):
-        return _by_image(list(csv.DictReader(_open_text(path, newline=""))), path)
+        reader = csv.DictReader(_open_text(path, newline=""))
+        return _by_image(list(reader), path, reader.fieldnames or ())
 
 
 @contextmanager
@@ -133,10 +140,13 @@ def _read_parquet(path: Path) -> CaptionsByImage:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        columns = pyarrow.parquet.read_schema(path).names
+        image_column = _image_column(columns, path)
+        wanted = [image_column, *_caption_columns(columns, path)]
+        rows = pyarrow.parquet.read_table(path, columns=wanted).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise SettingError(f"{path} cannot be read: {error}. Put a whole copy there.") from error
-    return _by_image(rows, path)
+    return _by_image(rows, path, wanted)
 
 
 _READERS = {
@@ -147,19 +157,14 @@ _READERS = {
 }
 
 
-def _by_image(rows: list[dict[str, Any]], path: Path) -> CaptionsByImage:
-    """The captions of each image named in the rows of a metadata file."""
-    columns: list[str] = []
+def _by_image(rows: list[dict[str, Any]], path: Path, head: Sequence[str] = ()) -> CaptionsByImage:
+    """The captions of each image named in the rows of a metadata file with the columns `head`."""
+    columns = [column for column in head if column]
     for row in rows:
         columns += [column for column in row if column and column not in columns]
-    image_column = config.IMAGE_COLUMN or next(
-        (name for name in IMAGE_COLUMNS if name in columns), None
-    )
-    if image_column not in columns:
-        raise SettingError(
-            f"{path} has no column of image files (file_name); it has: {columns}. Set IMAGE_COLUMN."
-        )
-    wanted = caption_columns(columns, str(path))
+    if not columns:  # an empty file
+        return {}
+    image_column, wanted = _image_column(columns, path), _caption_columns(columns, path)
     captions: CaptionsByImage = {}
     unnamed = 0
     for row in rows:
@@ -172,6 +177,23 @@ def _by_image(rows: list[dict[str, Any]], path: Path) -> CaptionsByImage:
     if unnamed:
         log.warning("%s: %d rows name no image file and are left out.", path, unnamed)
     return captions
+
+
+def _image_column(columns: Sequence[str], path: Path) -> str:
+    """The column of image files. Raises SettingError without one."""
+    known = (name for name in IMAGE_COLUMNS if name in columns)
+    named = config.IMAGE_COLUMN or next(known, None)
+    if named is None or named not in columns:
+        raise SettingError(
+            f"{path} has no column of image files (file_name); it has: {list(columns)}. Set "
+            "IMAGE_COLUMN."
+        )
+    return named
+
+
+def _caption_columns(columns: Sequence[str], path: Path) -> list[str]:
+    others = [column for column in columns if column not in IMAGE_COLUMNS]
+    return caption_columns(others, str(path))
 
 
 def _lines(path: Path) -> Iterator[str]:

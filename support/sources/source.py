@@ -80,9 +80,23 @@ def _open_folder(folder: Path, known: KnownHashes) -> Source:
     lists = find_lists(files)
     tables = [table for table in tables_among(files) if table not in lists]
     if tables and not any(path.parent == folder for path in lists):
-        if images := sum(map(is_image_name, files)):
-            log.warning("%s holds tables, which are read; its %d images are not.", folder, images)
-        return TableSource(load_table_files(tables, folder), known)
+        images = sum(map(is_image_name, files))
+        try:
+            source: Source = TableSource(load_table_files(tables, folder), known)
+            if images:
+                log.warning(
+                    "%s holds tables, which are read; its %d images are not.", folder, images
+                )
+            return source
+        except SettingError as error:
+            if not images:
+                raise
+            log.warning("The tables in %s are left out: %s", folder, error)
+    if config.DATASET_SPLIT is not None:
+        raise SettingError(
+            f"DATASET_SPLIT (--split) is '{config.DATASET_SPLIT}', but {folder} is a folder of "
+            "images, without splits. Set it to None, or name one of its folders as the dataset."
+        )
     source = FolderSource(folder, read_lists(folder, lists), files, lists, known)
     if not len(source):
         raise no_images(folder, files)

@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
     name: str
     images: Any  # datasets.Dataset with the one column "image": bytes, path, or both in a dict
-    captions: Any  # datasets.Dataset with the caption columns
+    captions: Any | None  # datasets.Dataset with the caption columns; None without any
     hashes: list[str | None]  # of the images, where they are known
 
 
@@ -54,6 +54,8 @@ class TableSource:
 
     def captions(self, row: int) -> list[str]:
         split, place = self._places[row]
+        if split.captions is None:
+            return []
         start = place - place % ROWS_AT_ONCE
         if self._cells_at_once[0] != (split.name, start):
             self._cells_at_once = (split.name, start), _columns(split.captions, start)
@@ -123,7 +125,8 @@ def _undecoded(name: str, table: Any, known: KnownHashes) -> Split:
     if column != "image":
         images = images.rename_column(column, "image")
     others = [other for other in table.column_names if other != column]
-    captions = table.select_columns(caption_columns(others, f"the split '{name}'"))
+    named = caption_columns(others, f"the split '{name}'")
+    captions = table.select_columns(named) if named else None
     files = [entry["filename"] for entry in table.cache_files]
     hashes = known.of_rows(f"{name}, {column}", files, len(table))
     return Split(name, images, captions, hashes)

@@ -38,6 +38,10 @@ class CaptionTable(Document):
         """
         return self.header.get("fold")
 
+    def key_of(self, index: int) -> str | None:
+        """The content hash of the image with a number."""
+        return self._owners.get(index)
+
     def mark(self, compaction: str | None) -> None:
         """Sets the mark that the next save writes."""
         self.header["fold"] = compaction

@@ -7,14 +7,14 @@ for the time of an update; readers need none.
 """
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from support.errors import DatabaseError
 from support.log import log
 from support.storage.captions import CaptionTable
-from support.storage.damage import DamagedFile
+from support.storage.damage import DamagedFile, damaged
 from support.storage.documents import Header, Records
 from support.storage.errors import unwritable
 from support.storage.files import make_folder, sync_folder
@@ -135,7 +135,8 @@ class Store:
         """Changes caption records and takes others out, with the vectors of the same keys.
 
         `changes` gives, for the newest state, records to replace and keys to take out: content
-        hashes and captions. Nothing of them stays in documents or journal. A crash in between may
+        hashes and captions. Nothing of them stays in documents or journal. Raises DatabaseError,
+        and changes nothing, where one of `vector_files` cannot be read. A crash in between may
         leave some of it; doing it again ends it.
         """
         with self.lock.held():
@@ -143,15 +144,19 @@ class Store:
             records, keys = changes()
             self.lock.announce("removing what is to be forgotten")
             updates, position = self.journal.read()
+            tables = []
+            for path in vector_files:
+                name = path.relative_to(self.folder).as_posix()
+                tables.append(_vectors_with(path, [u[name] for u in updates if name in u]))
             header = JournalHeader.new(position.header.next_compaction)
             self.snapshot.forget()
             self.captions.update(records)
             self.captions.remove(keys)
             self.captions.mark(header.compaction)
             self.captions.save()
-            for path in vector_files:
-                name = path.relative_to(self.folder).as_posix()
-                _remove_vectors(path, keys, [u[name] for u in updates if name in u])
+            for table in tables:
+                table.remove(keys)
+                table.save()
             self.journal.start(header)
             self.snapshot.refresh()
 
@@ -166,6 +171,8 @@ class Store:
                 held = self.captions.path.name
                 log.warning("%s; continuing with what %s holds.", self.journal.missing(), held)
             self.journal.start(JournalHeader.new(self.captions.compaction))
+            if not self.captions.path.exists():
+                self.captions.save()  # it says whose databases these are
 
     def start_vectors(self, name: str, header: Header, replace: bool = False) -> None:
         """Makes an empty vector file, and drops the journal's updates for it.
@@ -223,19 +230,11 @@ def _vectors_with(path: Path, updates: Iterable[Records]) -> VectorTable:
     """A document of vectors, whatever model made it, with updates of the journal."""
     table = VectorTable.read(path)
     for records in updates:
-        table.update(records)
+        try:
+            table.update(records)
+        except ValueError as error:
+            raise damaged(path, f"an update of it in the journal: {error}") from error
     return table
-
-
-def _remove_vectors(path: Path, keys: Collection[str], updates: Sequence[Records]) -> None:
-    """Writes a document of vectors without `keys`, and with the journal's updates for it."""
-    try:
-        table = _vectors_with(path, updates)
-    except (DatabaseError, OSError, ValueError) as error:
-        log.warning("%s may still hold what is to be forgotten: %s", path, error)
-        return
-    if table.remove(keys) or updates:
-        table.save()
 
 
 def _compact_unopened(path: Path, updates: Iterable[Records]) -> bool:

@@ -1,0 +1,47 @@
+"""Where pages and cards find the images of results: in the dataset, or where the user has them."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from experiments.system import System
+from support.errors import ImageError
+from support.records import Sample
+from support.sources.images import decode_file
+
+THUMBNAIL_SIDE = 360  # pixels; a large JPEG is decoded for about so many
+
+
+class Pictures:
+    """The images of a system's databases, small; None for one that is not there any more."""
+
+    def __init__(self, system: System):
+        self._dataset_loader, self._db_manager = system
+        self._samples: dict[str, Sample] | None = None
+
+    def by_number(self, index: int) -> Image.Image | None:
+        """The image with a number of the databases."""
+        key = self._db_manager.caption_table.key_of(index)
+        return None if key is None else self.by_hash(key)
+
+    def by_hash(self, key: str) -> Image.Image | None:
+        """The image with a content hash."""
+        try:
+            sample = self._samples_by_hash().get(key)
+            if sample is not None:
+                return sample.image_for(THUMBNAIL_SIDE)
+            record = self._db_manager.captions.get(key)
+            path = Path(record["image"]) if record else None
+            if path is None or not path.is_absolute():  # an image in memory has no file
+                return None
+            return decode_file(path, str(path), THUMBNAIL_SIDE)
+        except ImageError:
+            return None
+
+    def _samples_by_hash(self) -> dict[str, Sample]:
+        """The dataset's samples; found once, not for each picture."""
+        if self._samples is None:
+            loader = self._dataset_loader
+            samples = [*loader.get_training_data(), *loader.get_experiment_data()]
+            self._samples = {sample.content_hash: sample for sample in samples}
+        return self._samples

@@ -1,0 +1,78 @@
+"""Small pictures for pages: WebP in data URIs, as many as fit a page."""
+
+import base64
+import io
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from PIL import Image
+
+from support.threads import in_threads
+
+# Longest side in pixels and WebP quality, best first; the first that fits the page is taken.
+LEVELS = ((360, 72), (240, 70), (176, 66), (128, 60), (96, 55), (72, 50))
+NEIGHBOR_LEVEL = 2  # of the pictures beside a large one
+MOST_BYTES = 5_200_000  # of all pictures of a page, as base64: a page stays under 6 MB
+DECODED_FOR = 360  # the shorter side that an image is decoded for
+
+
+class Pictures(Protocol):
+    """Where a page finds the images of its results; None for one that is not there any more."""
+
+    def by_hash(self, key: str) -> Image.Image | None:
+        """The image with a content hash, at least so large as thumbnails are."""
+
+    def by_number(self, index: int) -> Image.Image | None:
+        """The image with a number of the databases."""
+
+
+def thumbnail(image: Image.Image | None, level: int = 0) -> str | None:
+    """An image in the size of a level, as a data URI."""
+    if image is None:
+        return None
+    side, quality = LEVELS[level]
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    file = io.BytesIO()
+    small.convert("RGB").save(file, "WEBP", quality=quality, method=3)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def thumbnails(
+    large: Mapping[Hashable, Callable[[], Image.Image | None]],
+    small: Mapping[Hashable, Callable[[], Image.Image | None]],
+) -> dict[Hashable, str]:
+    """Data URIs of images by any keys, each once; those that are `small` two levels below.
+
+    As large as fits a page. Images that cannot be had are left out.
+    """
+    others = {key: load for key, load in small.items() if key not in large}
+    for level in range(_likely_level(len(large), len(others)), len(LEVELS)):
+        lower = min(level + NEIGHBOR_LEVEL, len(LEVELS) - 1)
+        made = _made(large, level) | _made(others, lower)
+        if sum(map(len, made.values())) <= MOST_BYTES or level == len(LEVELS) - 1:
+            return made
+    return {}
+
+
+def _made(
+    loads: Mapping[Hashable, Callable[[], Image.Image | None]], level: int
+) -> dict[Hashable, str]:
+    uris: Sequence[str | None] = in_threads(
+        lambda load: thumbnail(load(), level), [*loads.values()]
+    )
+    return {key: uri for key, uri in zip(loads, uris, strict=True) if uri is not None}
+
+
+def _likely_level(large: int, small: int) -> int:
+    """The level that photos usually fit at: each has about 0.16 bytes a pixel, as base64."""
+    for level, (side, _) in enumerate(LEVELS):
+        lower = LEVELS[min(level + NEIGHBOR_LEVEL, len(LEVELS) - 1)][0]
+        if 0.16 * (large * side * side + small * lower * lower) <= MOST_BYTES:
+            return level
+    return len(LEVELS) - 1
+
+
+def first_of(keys: Iterable[Hashable]) -> dict[Hashable, int]:
+    """A number for each key, in their order: what a page calls its pictures."""
+    return {key: number for number, key in enumerate(dict.fromkeys(keys))}

@@ -1,0 +1,124 @@
+"""Writes pages beside the results, and the list of all pages."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+import config
+from pages.evaluation import EvaluationParts, evaluation_run
+from pages.many import Run, card_of, nearest_first, run_pages
+from pages.pictures import Pictures
+from pages.render import clean, page
+from pages.single import result_page, search_page
+from support.result import Result, SimilarImage
+from support.settings import configured_folder
+from support.storage.files import publish_file, replace_file
+
+INDEX = "index.html"
+LISTED = 500  # pages in the list
+MOST_CARDS = 4_000  # of a run; the newest
+TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
+HEAD_BYTES = 4096  # of a page, with its title
+SETTING = "RESULTS_DIR"
+
+
+def write_result(result: Result, pictures: Pictures) -> Path | None:
+    """The page of one captioned image, beside its result file. None where pages are not wanted."""
+    if not config.WRITE_PAGES:
+        return None
+    path = Path(result["result_file"]).with_suffix(".html")
+    return _write({path.name: result_page(result, pictures)}, path)
+
+
+def write_captioned(
+    results: Iterable[Result], summary: str, file: Path, pictures: Pictures
+) -> Path | None:
+    """The pages of captioned images, beside the `file` that sums them up; the first one."""
+    if not config.WRITE_PAGES:
+        return None
+    title = "Experiments" if file.name.startswith("experiments") else "Own images"
+    cards = [card_of(result) for result in results]
+    run = Run(title, f"{len(cards):,} images", summary, cards, nearest_first(cards))
+    return write_run(run, file, pictures)
+
+
+def write_evaluation(
+    outcome: Mapping[str, Any], parts: EvaluationParts, file: Path, pictures: Pictures
+) -> Path | None:
+    """The pages of an evaluation, beside its result `file`; the first one."""
+    if not config.WRITE_PAGES:
+        return None
+    return write_run(evaluation_run(outcome, *parts), file, pictures)
+
+
+def write_run(run: Run, summary: Path, pictures: Pictures) -> Path | None:
+    """The pages of a run over many images, beside its summary; the first one."""
+    if not run.cards:
+        return None
+
+    def file_of(number: int) -> str:
+        return f"{summary.stem}_{number + 1}.html" if number else f"{summary.stem}.html"
+
+    for name, html in run_pages(run, pictures, file_of):
+        replace_file(summary.parent / name, [html], SETTING)
+    return _write({}, summary.with_suffix(".html"))
+
+
+def write_search(
+    text: str,
+    image: Image.Image | None,
+    details: str,
+    found: Sequence[SimilarImage],
+    pictures: Pictures,
+) -> Path:
+    """The page of a search for a text, an image or both, in a file of its own."""
+    html = search_page(text, image, details, found, pictures)
+    folder = configured_folder(config.RESULTS_DIR)
+    path = publish_file(folder, f"search_{datetime.now():%Y%m%d_%H%M%S}", ".html", html)
+    return _write({}, path)
+
+
+def _write(pages: dict[str, str], first: Path) -> Path:
+    """Writes pages into the folder of the `first`, and the list of pages; the first one's path."""
+    for name, html in pages.items():
+        replace_file(first.parent / name, [html], SETTING)
+    replace_file(first.parent / INDEX, [_index(first.parent)], SETTING)
+    return first
+
+
+def _index(folder: Path) -> str:
+    """The list of the pages in a folder, newest first."""
+    found: list[tuple[float, str]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".html") and entry.name != INDEX and entry.is_file():
+                found.append((entry.stat().st_mtime, entry.name))
+    found.sort(reverse=True)
+    summary = f"{len(found):,} pages"
+    summary += f", the newest {LISTED} of them here." if len(found) > LISTED else ", newest first."
+    shown = [
+        {
+            "file": name,
+            "title": _title(folder / name),
+            "time": f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}",
+        }
+        for at, name in found[:LISTED]
+    ]
+    return page("index.html", "Results", pages=shown, summary=summary)
+
+
+def _title(path: Path) -> str:
+    """The title of a page; its file name without one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES).decode("utf-8", "replace")
+    except OSError:
+        head = ""
+    found = TITLE.search(head)
+    return clean(Markup(found[1]).unescape()) if found else path.name
