@@ -52,6 +52,10 @@ class DatasetLoader:
         self._gallery = _with_role("training", gallery)
         self.hashes = SplitHashes(_hashes(self._gallery), _hashes(self._experiments))
 
+    def __repr__(self) -> str:
+        counts = f"{len(self._experiments)} experiments, {len(self._gallery)} gallery images"
+        return f"<DatasetLoader {self.name}: {counts}>"
+
     def get_training_data(self) -> Sequence[Sample]:
         """The gallery, by rank; each a mapping whose image is decoded when it is read."""
         return self._gallery

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,6 +65,12 @@ class DatabaseManager:
         self._captions = CaptionTable(folder / config.CAPTION_DB, header)
         self._store = Store(folder, self._captions, rebuild)
         _open.add(self)
+
+    def __repr__(self) -> str:
+        captioned = sum(bool(record["generated"]) for record in self.captions.values())
+        return (
+            f"<DatabaseManager {self.folder}: {len(self.captions)} images, {captioned} captioned>"
+        )
 
     # --- Reading ----------------------------------------------------------------------------------
     @property
@@ -204,18 +209,8 @@ class DatabaseManager:
 
     def record_paths(self, samples: Iterable[Sample]) -> None:
         """Records where those of `samples` lie now that are users' own and were elsewhere."""
-        samples = list(samples)
-
-        def changes() -> Updates:
-            records: dict[str, Any] = {}
-            for sample in samples:
-                old = self.captions.get(sample.content_hash)
-                record = None if old is None else _caption_record(sample, old["index"], old)
-                if record != old:
-                    records[sample.content_hash] = record
-            return {config.CAPTION_DB: records}
-
-        self._update_if_needed(changes)
+        known = {s.content_hash: s for s in samples if s.content_hash in self.captions}
+        self._update_if_needed(lambda: {config.CAPTION_DB: _moved(self.captions, known)})
 
     def forget(self, keys: Collection[str]) -> None:
         """Takes generated captions out for good, of the images with the content hashes `keys`.
@@ -274,6 +269,18 @@ def _changed_gallery(captions: CaptionTable, samples: Iterable[Sample]) -> dict[
         if record != old:
             records[sample.content_hash] = record
             index += old is None
+    return records
+
+
+def _moved(
+    captions: Mapping[str, CaptionRecord], samples: Mapping[str, Sample]
+) -> dict[str, CaptionRecord]:
+    """The records of `samples`, by content hash, that say another place than the samples do."""
+    records: dict[str, CaptionRecord] = {}
+    for key, sample in samples.items():
+        record = _caption_record(sample, captions[key]["index"], captions[key])
+        if record != captions[key]:
+            records[key] = record
     return records
 
 

@@ -1,4 +1,7 @@
-"""Small pictures for pages: WebP in data URIs, as many as fit a page."""
+"""Small pictures for pages: JPEGs in data URIs, as many as fit a page.
+
+WebP takes a tenth less room, but five times as long to write.
+"""
 
 import base64
 import io
@@ -9,7 +12,7 @@ from PIL import Image
 
 from support.threads import in_threads
 
-# Longest side in pixels and WebP quality, best first; the first that fits the page is taken.
+# Longest side in pixels and JPEG quality, best first; the first that fits the page is taken.
 LEVELS = ((360, 72), (240, 70), (176, 66), (128, 60), (96, 55), (72, 50))
 NEIGHBOR_LEVEL = 2  # of the pictures beside a large one
 MOST_BYTES = 5_200_000  # of all pictures of a page, as base64: a page stays under 6 MB
@@ -34,8 +37,8 @@ def thumbnail(image: Image.Image | None, level: int = 0) -> str | None:
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = io.BytesIO()
-    small.convert("RGB").save(file, "WEBP", quality=quality, method=3)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    small.convert("RGB").save(file, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def thumbnails(
