@@ -3,6 +3,7 @@
 Skipped, by name, where there is no Chromium: Debian's is in the package "chromium".
 """
 
+import json
 import os
 import re
 import shutil
@@ -262,3 +263,30 @@ def test_a_result_page_of_a_real_run(visit, command, settings, tmp_path):
     assert titles[0] == "Experiments" and re.match("Experiment 0", titles[1])
     page.click("text=Experiments >> nth=0")
     assert page.locator("#cards > li").count() == 3
+
+
+def test_a_hostile_dataset_runs_nothing_in_its_pages(visit, command, settings, tmp_path):
+    settings.WRITE_PAGES = True
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    rows = []
+    names = ("</script>", "<img src=x onerror=alert(1)>", "'\"&", "\u202egpj", "😀 한국", "x" * 200)
+    for number, name in enumerate(names):
+        file = f"{name.replace('/', '_')}{number}.png"
+        picture(number + 20).save(folder / file)
+        text = f"{HOSTILE[number]} {'long ' * 20_000 if number == 0 else ''}"
+        rows.append(json.dumps({"file_name": file, "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows), "utf-8")
+    flags = {"dataset": str(folder), "experiment_samples": "2"}
+    assert command("--index", "0", **flags).returncode == 0
+    assert command("--all", **flags).returncode == 0
+    assert command("search", HOSTILE[0], "--page", **flags).returncode == 0
+    pages = list((tmp_path / "results").glob("*.html"))
+    assert len(pages) == 4
+    for path in pages:
+        for size in SIZES:
+            page = visit(path, "dark", size)
+            assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), path
+            if page.locator("#cards button").count():
+                page.click("#cards button >> nth=0")
+                assert page.is_visible("#detail")
