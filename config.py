@@ -14,6 +14,10 @@ DATASET_SPLIT = None  # None joins all splits; or "train", "validation", "test"
 IMAGE_COLUMN = None  # None = recognised
 CAPTION_COLUMN = None  # None = recognised: caption*, captions, text, sentence(s), raw
 EXPERIMENT_SAMPLES = 400  # images set aside as queries; all others are the gallery
+# None sets them aside by RANDOM_SEED. "test": they are of the dataset's own test split, and the
+# gallery of GALLERY_SPLIT (several: "train,validation"); then EXPERIMENT_SAMPLES = None is all.
+EXPERIMENT_SPLIT = None
+GALLERY_SPLIT = "train"
 EXPERIMENT_IMAGE_INDEX = 0  # which one `python main.py` captions: 0 .. EXPERIMENT_SAMPLES - 1
 RANDOM_SEED = 42  # decides which images are set aside
 TOTAL_SAMPLES = None  # use only so many images, experiments included; None = all

@@ -5,6 +5,7 @@ The gallery is the "training" images, whose captions give context.
 
 import hashlib
 import pkgutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from support.garbage import without_search_for_garbage
 from support.hub.names import resolve_names
 from support.log import log
 from support.records import ResolvedNames, Sample, SplitHashes
-from support.sources.columns import clean_captions
+from support.sources.columns import clean_captions, split_name
 from support.sources.files import OutsideFolderError
 from support.sources.images import decode_same
 from support.sources.known import KnownHashes
@@ -101,9 +102,12 @@ def load_and_split_dataset(
             hashes.forget()
     _log_uncaptioned(samples)
     ranked = sorted(samples, key=lambda sample: _rank(sample.content_hash))[: config.TOTAL_SAMPLES]
-    experiments = _experiments_of(ranked, names) if split else []
-    chosen = _hashes(experiments)
-    gallery = [sample for sample in ranked if sample.content_hash not in chosen]
+    if split and config.EXPERIMENT_SPLIT is not None:
+        experiments, gallery = _own_splits(ranked, names)
+    else:
+        experiments = _experiments_of(ranked, names) if split else []
+        chosen = _hashes(experiments)
+        gallery = [sample for sample in ranked if sample.content_hash not in chosen]
     if not gallery:
         raise SettingError(f"The dataset '{names.dataset}' has no image that can be read.")
     return DatasetLoader(experiments, gallery, names, source.revision)
@@ -124,6 +128,34 @@ def _experiments_of(ranked: Sequence[Sample], names: ResolvedNames) -> list[Samp
     if len(captioned) <= config.EXPERIMENT_SAMPLES:
         raise SettingError(_too_few(len(captioned), len(ranked), names))
     return captioned[: config.EXPERIMENT_SAMPLES]
+
+
+def _own_splits(
+    ranked: Sequence[Sample], names: ResolvedNames
+) -> tuple[list[Sample], list[Sample]]:
+    """Experiments and gallery by the dataset's own splits, as config names them.
+
+    Raises SettingError for splits that are not there, that are the same, or that are too small.
+    """
+    wanted = split_name(config.EXPERIMENT_SPLIT or "")
+    others = [split_name(name) for name in config.GALLERY_SPLIT.split(",")]
+    counts = Counter(sample.split or "none" for sample in ranked)
+    if wanted in others or not {wanted, *others} <= counts.keys():
+        there = ", ".join(f"{name} ({count:,} images)" for name, count in counts.most_common())
+        raise SettingError(
+            f"EXPERIMENT_SPLIT is '{config.EXPERIMENT_SPLIT}' and GALLERY_SPLIT "
+            f"'{config.GALLERY_SPLIT}'; they must be different splits of '{names.dataset}', which "
+            f"has: {there}."
+        )
+    experiments = [s for s in ranked if s.split == wanted and s.captions]
+    count = config.EXPERIMENT_SAMPLES
+    if len(experiments) < (count or 1):
+        raise SettingError(
+            f"EXPERIMENT_SAMPLES is {count}, but the split '{wanted}' of '{names.dataset}' has "
+            f"only {len(experiments)} images with captions. Set it to None for all: "
+            "--experiment-samples all"
+        )
+    return experiments[:count], [s for s in ranked if s.split in others]
 
 
 def _hashes(samples: Iterable[Sample]) -> frozenset[str]:
@@ -150,7 +182,7 @@ def _read_samples(source: Source) -> Iterator[Sample]:
         else:
             label = source.label(row)
             decode_row = partial(decode_same, partial(source.open, row), digest, label)
-            yield Sample(digest, label, decode_row, captions, original_index=row)
+            yield Sample(digest, label, decode_row, captions, row, split=source.split(row))
     if missing:
         log.warning(
             "%d of %d images cannot be read and are left out: %s",
@@ -180,7 +212,7 @@ def _log_uncaptioned(samples: Sequence[Sample]) -> None:
 def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:
     """One sample for each distinct image; byte-identical copies add their captions to it."""
     merged: dict[str, Sample] = {}
-    copies = 0
+    copies, in_two = 0, []
     for sample in samples:
         first = merged.get(sample.content_hash)
         if first is None:
@@ -188,7 +220,18 @@ def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:
             continue
         copies += 1
         captions = tuple(dict.fromkeys(first.captions + sample.captions))
-        merged[sample.content_hash] = replace(first, captions=captions)
+        if first.split != sample.split:
+            in_two.append(first.label)
+        wanted = config.EXPERIMENT_SPLIT and split_name(config.EXPERIMENT_SPLIT)
+        split = wanted if wanted in (first.split, sample.split) else first.split
+        merged[sample.content_hash] = replace(first, captions=captions, split=split)
+    if in_two and config.EXPERIMENT_SPLIT is not None:
+        log.warning(
+            "%d images are in two splits, and count for the experiments if one of these is theirs: "
+            "%s",
+            len(in_two),
+            first_few(in_two),
+        )
     if copies:
         log.warning(
             "%s holds %d byte-identical copies; each image counts once, with all its captions.",

@@ -216,6 +216,11 @@ def _add_switch(group: argparse._ActionsContainer, flag: str, text: str) -> None
     group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
+def _number_or_all(text: str) -> int | None:
+    """A whole number, or "all" for None."""
+    return None if text == "all" else int(text)
+
+
 def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
     """A flag for a setting; where it is not given, config.py's value stands."""
     assert setting.flag is not None
@@ -232,7 +237,9 @@ def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
     default = getattr(config, setting.name, None)
     shown = "" if default is None else f" ({default})"
     metavars: dict[Any, str] = {int: "N", NUMBER: "X"}
-    convert = float if isinstance(setting.kind, tuple) else setting.kind
+    convert: Any = float if isinstance(setting.kind, tuple) else setting.kind
+    if setting.kind is int and setting.optional:
+        convert = _number_or_all
     group.add_argument(
         setting.flag,
         dest=setting.name,

@@ -67,6 +67,7 @@ class Sample(Mapping[str, Any]):
     original_index: int | None = None  # row in the dataset; None for a user's own image
     role: str = "own"  # "training", "experiment" or "own"
     role_index: int | None = None
+    split: str | None = None  # of the dataset: "train", "validation", "test", ...
 
     @property
     def image(self) -> Image.Image:

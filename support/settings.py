@@ -80,6 +80,10 @@ SETTINGS = (
     Setting("CAPTION_COLUMN", "--caption-column", str, "default: recognised",
             optional=True, decides_caption=False),
     Setting("EXPERIMENT_SAMPLES", "--experiment-samples", int, "images set aside as queries", 1,
+            optional=True, decides_caption=False),
+    Setting("EXPERIMENT_SPLIT", "--experiment-split", str, "the dataset's own split of queries",
+            optional=True, decides_caption=False),
+    Setting("GALLERY_SPLIT", "--gallery-split", str, "and of the gallery; several with commas",
             decides_caption=False),
     Setting("EXPERIMENT_IMAGE_INDEX", "--index", int, "which experiment image to caption", 0,
             decides_caption=False),
@@ -188,7 +192,14 @@ def check_settings() -> None:
         raise SettingError(
             "PROMPT_TEMPLATE must contain {captions}, where the captions of similar images go."
         )
-    if config.EXPERIMENT_SAMPLES <= config.EXPERIMENT_IMAGE_INDEX:
+    if config.EXPERIMENT_SAMPLES is None:
+        if config.EXPERIMENT_SPLIT is None:
+            raise SettingError(
+                "EXPERIMENT_SAMPLES is None, for all images of a split, but EXPERIMENT_SPLIT is "
+                "None too. Set it to the dataset's split of queries, or EXPERIMENT_SAMPLES to a "
+                "number."
+            )
+    elif config.EXPERIMENT_SAMPLES <= config.EXPERIMENT_IMAGE_INDEX:
         raise SettingError(
             f"EXPERIMENT_IMAGE_INDEX (--index) is {config.EXPERIMENT_IMAGE_INDEX}; it must be 0 to "
             f"{config.EXPERIMENT_SAMPLES - 1} (EXPERIMENT_SAMPLES is {config.EXPERIMENT_SAMPLES})."

@@ -12,6 +12,20 @@ CAPTION_COLUMNS = ("text", "sentence", "sentences", "raw")  # after those that b
 IMAGE_COLUMNS = ("file_name", "image", "filename", "image_name", "path")
 
 
+SPLIT_COLUMN = "split"
+# What `datasets` takes for the names of splits, and what they are called here.
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
+    "evaluation": "test", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation",
+}  # fmt: skip
+
+
+def split_name(name: str) -> str:
+    """What a split is called here, however a dataset calls it."""
+    return SPLIT_NAMES.get(name.strip().lower(), name.strip())
+
+
 def caption_columns(columns: Sequence[str], where: str) -> list[str]:
     """The columns that hold captions: config.CAPTION_COLUMN, or those recognised by name.
 

@@ -4,52 +4,95 @@ import csv
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import config
 from support.errors import PipelineError, SettingError
 from support.log import log
-from support.sources.columns import IMAGE_COLUMNS, caption_columns, cell_texts
+from support.sources.columns import (
+    IMAGE_COLUMNS,
+    SPLIT_COLUMN,
+    caption_columns,
+    cell_texts,
+    split_name,
+)
 from support.text import first_few
 
 # The first of these that a folder holds is read.
 LIST_NAMES = ("captions.txt", "metadata.csv", "metadata.jsonl", "metadata.parquet")
-CaptionsByImage = dict[str, list[str]]  # file name, as the list writes it -> captions
+KARPATHY = re.compile(r"dataset_\w+\.json")  # splits by Karpathy: dataset_flickr8k.json and so on
 MAX_LIST_BYTES = 256 * 2**20  # lists are kept in memory; those of Flickr30k and COCO have 15 and 40
 
 
+@dataclass
+class ListedImages:
+    """What lists say of images, by file name as they write it."""
+
+    captions: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)  # of those for which they name one
+
+    def add(self, name: str, texts: Iterable[str], split: Any = None) -> None:
+        """Adds captions of an image, and its split where there is one."""
+        self.captions.setdefault(name, []).extend(texts)
+        if isinstance(split, str) and split.strip():
+            self.splits[name] = split_name(split)
+
+
 def find_lists(files: Iterable[Path]) -> list[Path]:
-    """The lists among all files of a folder and its subfolders: one for each of these."""
-    parents = {file.parent for file in files if file.name in LIST_NAMES}
-    lists = (_list_in(parent) for parent in sorted(parents, key=lambda parent: parent.parts))
-    return [path for path in lists if path is not None]
+    """The lists among all files of a folder and its subfolders, and Karpathy's JSON beside them."""
+    files = [file for file in files if file.name in LIST_NAMES or KARPATHY.fullmatch(file.name)]
+    parents = sorted({file.parent for file in files}, key=lambda parent: parent.parts)
+    lists = [path for path in map(_list_in, parents) if path is not None]
+    return lists + [file for file in files if KARPATHY.fullmatch(file.name)]
 
 
-def read_lists(folder: Path, lists: Iterable[Path]) -> CaptionsByImage:
-    """The captions in the lists of `folder` and its subfolders, by file names from `folder`.
+def read_lists(folder: Path, lists: Iterable[Path]) -> ListedImages:
+    """What the lists of `folder` and its subfolders say, by file names from `folder`.
 
-    As the imagefolder convention has it, a list names files from its own folder. Raises
-    SettingError for one that is not what its name says, PipelineError for one that cannot be read;
-    in a subfolder, where it may be anything, such a one is left out with a warning.
+    As the imagefolder convention has it, a list names files from its own folder. Where Karpathy's
+    JSON lies beside another list, its splits alone are taken. Raises SettingError for a list that
+    is not what its name says, PipelineError for one that cannot be read; in a subfolder, where it
+    may be anything, such a one is left out with a warning.
     """
-    captions: CaptionsByImage = {}
+    listed, read = ListedImages(), set()
     for path in lists:
+        is_karpathy = path.name not in _READERS
         try:
-            found = _READERS[path.name](path)
+            found = _read_karpathy(path) if is_karpathy else _READERS[path.name](path)
         except PipelineError as error:
-            if path.parent == folder:
+            if path.parent == folder and not is_karpathy:
                 raise
             log.warning("%s Left out.", error)
             continue
         below = os.path.relpath(path.parent, folder)
-        for name, texts in found.items():
+        for name, texts in found.captions.items():
             place = name if path.parent == folder else os.path.normpath(Path(below, name))
-            captions.setdefault(place, []).extend(texts)
-    return captions
+            taken = [] if is_karpathy and path.parent in read else texts
+            listed.add(place, taken, found.splits.get(name))
+        read.add(path.parent)
+    return listed
+
+
+def _read_karpathy(path: Path) -> ListedImages:
+    """{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}]}]}."""
+    _is_file(path)
+    with _reading(path):
+        data = path.read_bytes()
+    listed = ListedImages()
+    try:
+        for image in json.loads(data)["images"]:
+            name = os.path.join(str(image.get("filepath") or ""), str(image["filename"]))  # noqa: PTH118
+            texts = [str(sentence["raw"]) for sentence in image.get("sentences", [])]
+            listed.add(name, texts, image["split"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SettingError(f"{path} holds no splits as Karpathy's do: {error!r}.") from error
+    return listed
 
 
 def _list_in(folder: Path) -> Path | None:
@@ -80,12 +123,12 @@ def _is_text(kind: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _read_lines(path: Path) -> CaptionsByImage:
+def _read_lines(path: Path) -> ListedImages:
     """`image,caption` lines, with or without a header.
 
     Commas inside an unquoted caption belong to it.
     """
-    captions: CaptionsByImage = {}
+    listed = ListedImages()
     without_comma = []
     for number, line in enumerate(_lines(path), 1):
         with _csv_errors(path):
@@ -93,15 +136,15 @@ def _read_lines(path: Path) -> CaptionsByImage:
         if number == 1 and fields and fields[0].strip().lower() in IMAGE_COLUMNS:
             continue
         if len(fields) > 1:
-            captions.setdefault(fields[0].strip(), []).append(",".join(fields[1:]))
+            listed.add(fields[0].strip(), [",".join(fields[1:])])
         elif line.strip():
             without_comma.append(f"line {number}")
     if without_comma:
         log.warning("%s: not 'image,caption', and left out: %s", path, first_few(without_comma))
-    return captions
+    return listed
 
 
-def _read_csv(path: Path) -> CaptionsByImage:
+def _read_csv(path: Path) -> ListedImages:
     with _csv_errors(path):
         reader = csv.DictReader(_open_text(path, newline=""))
         return _by_image(list(reader), path, reader.fieldnames or ())
@@ -118,7 +161,7 @@ def _csv_errors(path: Path) -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _read_jsonl(path: Path) -> CaptionsByImage:
+def _read_jsonl(path: Path) -> ListedImages:
     rows = []
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
@@ -135,7 +178,7 @@ def _read_jsonl(path: Path) -> CaptionsByImage:
     return _by_image(rows, path)
 
 
-def _read_parquet(path: Path) -> CaptionsByImage:
+def _read_parquet(path: Path) -> ListedImages:
     import pyarrow
     import pyarrow.parquet
 
@@ -143,6 +186,7 @@ def _read_parquet(path: Path) -> CaptionsByImage:
         columns = pyarrow.parquet.read_schema(path).names
         image_column = _image_column(columns, path)
         wanted = [image_column, *_caption_columns(columns, path)]
+        wanted += [SPLIT_COLUMN] if SPLIT_COLUMN in columns else []
         rows = pyarrow.parquet.read_table(path, columns=wanted).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise SettingError(f"{path} cannot be read: {error}. Put a whole copy there.") from error
@@ -157,26 +201,25 @@ _READERS = {
 }
 
 
-def _by_image(rows: list[dict[str, Any]], path: Path, head: Sequence[str] = ()) -> CaptionsByImage:
+def _by_image(rows: list[dict[str, Any]], path: Path, head: Sequence[str] = ()) -> ListedImages:
     """The captions of each image named in the rows of a metadata file with the columns `head`."""
     columns = [column for column in head if column]
     for row in rows:
         columns += [column for column in row if column and column not in columns]
+    listed = ListedImages()
     if not columns:  # an empty file
-        return {}
+        return listed
     image_column, wanted = _image_column(columns, path), _caption_columns(columns, path)
-    captions: CaptionsByImage = {}
     unnamed = 0
     for row in rows:
         if not row.get(image_column):
             unnamed += 1
             continue
-        texts = captions.setdefault(str(row[image_column]), [])
-        for column in wanted:
-            texts += cell_texts(row.get(column))
+        texts = [text for column in wanted for text in cell_texts(row.get(column))]
+        listed.add(str(row[image_column]), texts, row.get(SPLIT_COLUMN))
     if unnamed:
         log.warning("%s: %d rows name no image file and are left out.", path, unnamed)
-    return captions
+    return listed
 
 
 def _image_column(columns: Sequence[str], path: Path) -> str:
@@ -192,7 +235,7 @@ def _image_column(columns: Sequence[str], path: Path) -> str:
 
 
 def _caption_columns(columns: Sequence[str], path: Path) -> list[str]:
-    others = [column for column in columns if column not in IMAGE_COLUMNS]
+    others = [name for name in columns if name not in (*IMAGE_COLUMNS, SPLIT_COLUMN)]
     return caption_columns(others, str(path))
 
 

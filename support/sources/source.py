@@ -38,6 +38,9 @@ class Source(Protocol):
     def captions(self, row: int) -> list[str]:
         """The captions of a row, as they are written there."""
 
+    def split(self, row: int) -> str | None:
+        """The dataset's own split of a row: "train", "validation", "test", or another."""
+
     def content_hash(self, row: int) -> str:
         """The SHA-256 of the image file's bytes. Raises as `open` does."""
 
@@ -92,12 +95,7 @@ def _open_folder(folder: Path, known: KnownHashes) -> Source:
             if not images:
                 raise
             log.warning("The tables in %s are left out: %s", folder, error)
-    if config.DATASET_SPLIT is not None:
-        raise SettingError(
-            f"DATASET_SPLIT (--split) is '{config.DATASET_SPLIT}', but {folder} is a folder of "
-            "images, without splits. Set it to None, or name one of its folders as the dataset."
-        )
-    source = FolderSource(folder, read_lists(folder, lists), files, lists, known)
-    if not len(source):
+    images_source = FolderSource(folder, read_lists(folder, lists), files, lists, known)
+    if not len(images_source):
         raise no_images(folder, files)
-    return source
+    return images_source

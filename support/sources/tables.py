@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import config
 from support.errors import ImageError, SettingError
 from support.log import log
-from support.sources.columns import caption_columns, cell_texts
+from support.sources.columns import SPLIT_COLUMN, caption_columns, cell_texts, split_name
 from support.sources.files import open_inside
 from support.sources.known import KnownHashes, digest_of
 
@@ -31,6 +31,7 @@ class Split(NamedTuple):
     images: Any  # datasets.Dataset with the one column "image": bytes, path, or both in a dict
     captions: Any | None  # datasets.Dataset with the caption columns; None without any
     hashes: list[str | None]  # of the images, where they are known
+    own_splits: list[Any] | None  # of the rows, where the table has a column "split"
 
 
 class TableSource:
@@ -63,6 +64,11 @@ class TableSource:
         if not columns:  # a row among them is damaged: which one?
             return cell_texts(list(self._cells(split.captions, row, place).values()))
         return cell_texts([cells[place - start] for cells in columns.values()])
+
+    def split(self, row: int) -> str | None:
+        split, place = self._places[row]
+        own = split.own_splits[place] if split.own_splits else None
+        return split_name(own if isinstance(own, str) else split.name)
 
     def content_hash(self, row: int) -> str:
         split, place = self._places[row]
@@ -129,7 +135,8 @@ def _undecoded(name: str, table: Any, known: KnownHashes) -> Split:
     captions = table.select_columns(named) if named else None
     files = [entry["filename"] for entry in table.cache_files]
     hashes = known.of_rows(f"{name}, {column}", files, len(table))
-    return Split(name, images, captions, hashes)
+    own_splits = table[SPLIT_COLUMN][:] if SPLIT_COLUMN in others else None
+    return Split(name, images, captions, hashes, own_splits)
 
 
 def _image_column(table: Any, name: str) -> str:
