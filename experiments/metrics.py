@@ -193,6 +193,29 @@ class Interval(NamedTuple):
     high: float
 
 
+def distinct_statistic(captions: Sequence[str], n: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Distinct-n of a corpus: different n-grams by all n-grams (Li et al. 2016).
+
+    As a function of how often each caption counts. https://doi.org/10.18653/v1/N16-1014
+    """
+    rows = [_ngrams(tokenize(caption).split(), n) for caption in captions]
+    places = {gram: place for place, gram in enumerate({gram for row in rows for gram in row})}
+    holds = np.zeros((len(rows), len(places)), np.float32)
+    for row, grams in enumerate(rows):
+        holds[row, [places[gram] for gram in grams]] = 1
+    counts = np.array([len(row) for row in rows], float)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        present = (np.asarray(weights > 0, np.float32) @ holds > 0).sum(axis=-1)
+        return present / np.maximum((weights * counts).sum(axis=-1), 1)
+
+    return statistic
+
+
+def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
 def paired_interval(
     ours: Callable[[np.ndarray], np.ndarray],
     theirs: Callable[[np.ndarray], np.ndarray],

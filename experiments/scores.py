@@ -41,9 +41,10 @@ class Scorer:
         """
         weights = metrics.bootstrap_weights(len(self.samples), config.RANDOM_SEED % 2**32)
         text_vectors = self._embed_texts(captions)
+        looks = self._look_vectors(captions)
         statistics, by_image = {}, {}
         for arm, ours in captions.items():
-            statistics[arm], by_image[arm] = self._statistics(ours, shown[arm], text_vectors)
+            statistics[arm], by_image[arm] = self._statistics(ours, shown[arm], text_vectors, looks)
         return {arm: _with_intervals(arm, statistics, weights) for arm in statistics}, by_image
 
     def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
@@ -54,11 +55,19 @@ class Scorer:
         embed_each(list(texts), self.caption_embedder, vectors.update)
         return vectors
 
+    def _look_vectors(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+        """Text -> (D,) unit vector by the image model's text side, as CLIPScore wants it."""
+        groups = [*captions.values(), *(sample.captions for sample in self.samples)]
+        texts = list(dict.fromkeys(text for group in groups for text in group))
+        vectors = self.image_embedder.embed_texts([CLIP_SCORE_PREFIX + text for text in texts])
+        return dict(zip(texts, vectors, strict=True))
+
     def _statistics(
         self,
         captions: Sequence[str],
         shown: Sequence[list[str]],
         text_vectors: Mapping[str, np.ndarray],
+        looks: Mapping[str, np.ndarray],
     ) -> tuple[dict[str, Statistic], dict[str, np.ndarray]]:
         """Metric -> its value as a function of how often each image counts; and of each image."""
         references = [sample.captions for sample in self.samples]
@@ -66,13 +75,17 @@ class Scorer:
         values = {
             "cider": scores.cider,
             "rouge_l": scores.rouge_l,
-            "clip_score": clip_score(captions, self.vectors, self.image_embedder),
+            "clip_score": clip_score(captions, self.vectors, looks),
+            "ref_clip_score": ref_clip_score(captions, references, self.vectors, looks),
             "text_cosine": text_cosine(captions, references, text_vectors),
             "copied": copied_shares(captions, shown, references),
+            "words": [len(metrics.tokenize(caption).split()) for caption in captions],
             **self._extra_values(captions, references),
         }
         by_image = {metric: np.asarray(value, float) for metric, value in values.items()}
         statistics = {f"bleu_{n}": _bleu(scores.bleu, n) for n in (1, 2, 3, 4)}
+        for n in (1, 2):
+            statistics[f"distinct_{n}"] = metrics.distinct_statistic(captions, n)
         for metric, value in by_image.items():
             statistics[metric] = metrics.mean_statistic(value)
         return statistics, by_image
@@ -115,13 +128,34 @@ def _with_intervals(
     return row
 
 
-def clip_score(captions: Sequence[str], vectors: np.ndarray, embedder: ImageEmbedder) -> np.ndarray:
-    """(N,) CLIPScore, 2.5 * max(cos, 0) of image and caption, with config's image model.
+def clip_score(
+    captions: Sequence[str], vectors: np.ndarray, looks: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """(N,) CLIPScore, 2.5 * max(cos, 0) of image and caption.
 
+    `vectors` (N, D) are the images', `looks` the texts' with CLIP_SCORE_PREFIX, all of unit length.
     Hessel et al. 2021, https://doi.org/10.18653/v1/2021.emnlp-main.595.
     """
-    texts = embedder.embed_texts([CLIP_SCORE_PREFIX + caption for caption in captions])  # (N, D)
+    texts = np.array([looks[caption] for caption in captions])  # (N, D)
     return CLIP_SCORE_WEIGHT * np.maximum((texts * vectors).sum(axis=1), 0)
+
+
+def ref_clip_score(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    vectors: np.ndarray,
+    looks: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """(N,) RefCLIPScore: the harmonic mean of CLIPScore and the caption's nearest reference.
+
+    The latter is max(cos, 0) of caption and reference. Arguments and source as of `clip_score`.
+    """
+    nearest = [
+        max(0.0, *(float(looks[caption] @ looks[text]) for text in texts))
+        for caption, texts in zip(captions, references, strict=True)
+    ]
+    scores, theirs = clip_score(captions, vectors, looks), np.array(nearest)
+    return 2 * scores * theirs / np.maximum(scores + theirs, 1e-12)
 
 
 def text_cosine(

@@ -17,8 +17,12 @@ METRICS: Headings = {
     "bleu_4": ("BLEU-4", "{:.3f}"),
     "rouge_l": ("ROUGE-L", "{:.3f}"),
     "clip_score": ("CLIPScore", "{:.3f}"),
+    "ref_clip_score": ("RefCLIPScore", "{:.3f}"),
     "text_cosine": ("text cosine", "{:.3f}"),
     "copied": ("copied", "{:.1%}"),
+    "words": ("words", "{:.1f}"),
+    "distinct_1": ("distinct-1", "{:.3f}"),
+    "distinct_2": ("distinct-2", "{:.3f}"),
 }
 WITH_INTERVALS = ("cider", "cider_masked")  # the metrics whose differences are shown
 ARM_NAMES = {

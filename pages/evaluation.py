@@ -10,8 +10,15 @@ from pages.single import file_name
 Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # name, heads, rows
 EvaluationParts = tuple[Sequence[Table], Headings, Mapping[str, str], bytes]
-SHOWN = ("cider", "cider_masked", "rouge_l", "clip_score", "copied")  # of each arm of an image
-SORTED = ("cider", "cider_masked", "rouge_l", "clip_score")
+SHOWN = (
+    "cider",
+    "cider_masked",
+    "rouge_l",
+    "clip_score",
+    "ref_clip_score",
+    "copied",
+)  # of each arm of an image
+SORTED = ("cider", "cider_masked", "rouge_l", "clip_score", "ref_clip_score", "words")
 
 
 def evaluation_run(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo.scoring import mask_places, scene_scores
-from experiments import evaluation, scores, tables
+from experiments import evaluation, metrics, scores, tables
 from experiments.progress import Progress
 from image_embedder import load_image_embedder
 from main import evaluate_retrieval, initialize_system, run_experiment
@@ -232,14 +232,42 @@ def test_without_the_extra_packages_it_says_which_line_installs_them(command, mo
     assert done.returncode == 1 and "pip install -r requirements-eval.txt" in done.stderr
 
 
-def test_clip_score_is_the_papers_formula(tiny_settings):
-    class Embedder:
-        def embed_texts(self, texts):
-            assert texts == ["A photo depicts x", "A photo depicts y"]
-            return np.array([[1, 0], [0, 1]], np.float32)
+def test_clip_scores_are_the_papers_formulas():
+    generator = np.random.default_rng(3)
+    texts = [f"text {number}" for number in range(12)]
+    vectors = generator.standard_normal((16, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    looks, images = dict(zip(texts, vectors, strict=False)), vectors[12:]
+    captions, references = texts[:4], [texts[4:6], texts[6:9], texts[9:10], texts[10:12]]
+    plain = [2.5 * max(float(images[n] @ looks[captions[n]]), 0) for n in range(4)]
+    assert scores.clip_score(captions, images, looks) == pytest.approx(plain, abs=1e-6)
+    nearest = [
+        max(max(float(looks[captions[n]] @ looks[text]), 0) for text in references[n])
+        for n in range(4)
+    ]
+    harmonic = [2 / (1 / a + 1 / b) if a and b else 0 for a, b in zip(plain, nearest, strict=True)]
+    found = scores.ref_clip_score(captions, references, images, looks)
+    assert found == pytest.approx(harmonic, abs=1e-6) and max(found) > 0
 
-    images = np.array([[0.6, 0.8], [0.6, -0.8]], np.float32)
-    assert scores.clip_score(["x", "y"], images, Embedder()) == pytest.approx([1.5, 0])
+
+def test_clip_scores_are_those_of_the_image_model(system):
+    outcome = evaluate_retrieval(*system, arms=["none"])
+    embedder = load_image_embedder(locate(configured_model("clip")))
+    row = outcome["captions"][0]
+    sample = system[0].get_experiment_data()[0]
+    text = embedder.embed_texts(["A photo depicts " + row["arms"]["none"]["caption"]])[0]
+    expected = 2.5 * max(float(embedder.embed([sample.image])[0] @ text), 0)
+    assert row["arms"]["none"]["scores"]["clip_score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_distinct_n_counts_different_ngrams():
+    captions = ["a red dog", "a red cat", "a dog"]
+    one, two = (metrics.distinct_statistic(captions, n) for n in (1, 2))
+    assert float(one(np.ones(3))) == pytest.approx(4 / 8)
+    assert float(two(np.ones(3))) == pytest.approx(4 / 5)
+    weights = np.array([[2, 0, 1], [0, 3, 0]])  # as in a bootstrap
+    assert one(weights) == pytest.approx([3 / 8, 3 / 9])
+    assert two(weights) == pytest.approx([3 / 5, 2 / 6])
 
 
 def test_clip_scores_own_captions_of_every_image_model(settings, tiny):
