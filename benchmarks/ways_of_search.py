@@ -70,12 +70,15 @@ def _precision(found: Iterable[Found], queries: Iterable[Facts]) -> str:
 
 
 def _print_depths(system: System, queries: Sequence[Facts]) -> None:
+    usual = search.FUSED_DEPTH
     for depth in DEPTHS:
+        search.FUSED_DEPTH = depth
         fused = []
         for facts in queries:
             lists = [_found(system, facts["query"], depth, by=by) for by in ("caption", "look")]
             fused.append(search.fused(lists, [1, 1])[:K])
         print(f"both, lists of {depth:<4} {_precision(fused, queries)}", flush=True)
+    search.FUSED_DEPTH = usual
 
 
 def _print_shares(system: System, queries: Sequence[Facts]) -> None:
