@@ -141,7 +141,7 @@ def evaluate_retrieval(
     system = System(dataset_loader, db_manager)
     outcome, progress = evaluation.evaluate_system(system, embed_images, samples, arms, EXTRA)
     progress.close()
-    return cards.table_card(outcome, *tables.score_tables(outcome, SCORES)[0])
+    return cards.scores_card(outcome, *tables.card_parts(outcome, SCORES))
 
 
 # --- The seven stages in order --------------------------------------------------------------------
@@ -260,11 +260,12 @@ def _caption_command(arguments: Namespace) -> int:
     system = initialize_system(bool(names), **flags.repairs(arguments))
     with system.db_manager:
         if arguments.all or (names and not single):
-            status = _caption_many(paths, system, arguments)
-            return output.report_failures(" ".join(empty.values())) or status
-        result = run_stages([single or system.dataset_loader.experiment()], system)[0]
+            failed = output.report_failures(" ".join(empty.values()))
+            return _caption_many(paths, system, arguments) or failed
+        sample = single or system.dataset_loader.experiment()
+        result = run_stages([sample], system)[0]
         output.print_result(result)
-        output.show_page(write.write_result(result, Pictures(system)), arguments)
+        output.show_page(write.write_result(result, Pictures(system), sample.image), arguments)
         output.print_gallery(system.dataset_loader)
     return 0
 
@@ -278,10 +279,11 @@ def _caption_many(paths: Sequence[Path], system: System, arguments: Namespace) -
     origin = made_with(system.dataset_loader, system.models())
     summary = outcome.save_summary(None if paths else samples, origin)
     print(printable(f"{summary.text} Summary: {summary.path}"))
+    status = output.report_failures(outcome.failures_text())
     results = read_results(summary.rows[-write.MOST_CARDS :])
     page = write.write_captioned(results, summary.text, summary.path, Pictures(system))
     output.show_page(page, arguments)
-    return output.report_failures(outcome.failures_text())
+    return status
 
 
 def _search_command(arguments: Namespace) -> int:

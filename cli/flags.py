@@ -44,6 +44,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--recaption goes with --all or --image")
     if arguments.command == "search":
         _check_search(search, arguments)
+    asks = hasattr(arguments, "open") or getattr(arguments, "page", False)
+    if asks and not getattr(arguments, "WRITE_PAGES", True):
+        parser.error("--no-pages does not go with --open and --page")
     return arguments
 
 
@@ -174,6 +177,8 @@ def _check_search(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.queries is not None:
         if arguments.query is not None or arguments.image is not None:
             parser.error("give either --queries or a text and an image")
+        if arguments.page or hasattr(arguments, "open"):
+            parser.error("--queries writes no pages; leave out --page and --open")
         if arguments.paths or arguments.null:
             parser.error("--queries prints JSON; --paths and -0 (--null) do not go with it")
 

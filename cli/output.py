@@ -72,9 +72,13 @@ def show_page(path: Path | None, arguments: Namespace) -> None:
     """Says where a page is, on stderr; opens it where the flag says so, and there is a browser."""
     if path is None:
         return
-    log.info("Page: %s", path)
-    if hasattr(arguments, "open") and not webbrowser.open(path.as_uri()):
-        log.warning("No browser was found to open %s", path)
+    opens = hasattr(arguments, "open")
+    if opens or getattr(arguments, "page", False):  # asked for, so --quiet does not silence it
+        print(printable(f"Page: {path}"), file=sys.stderr)
+    else:
+        log.info("Page: %s", path)
+    if opens and not webbrowser.open(path.as_uri()):
+        print(printable(f"No browser was found to open {path}"), file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

@@ -8,6 +8,7 @@ from experiments.system import System
 from support.errors import ImageError
 from support.records import Sample
 from support.sources.images import decode_file
+from support.sources.own import is_at
 
 THUMBNAIL_SIDE = 360  # pixels; a large JPEG is decoded for about so many
 
@@ -19,9 +20,13 @@ class Pictures:
         self._dataset_loader, self._db_manager = system
         self._samples: dict[str, Sample] | None = None
 
+    def key_of(self, index: int) -> str | None:
+        """The content hash of the image with a number of the databases."""
+        return self._db_manager.caption_table.key_of(index)
+
     def by_number(self, index: int) -> Image.Image | None:
         """The image with a number of the databases."""
-        key = self._db_manager.caption_table.key_of(index)
+        key = self.key_of(index)
         return None if key is None else self.by_hash(key)
 
     def by_hash(self, key: str) -> Image.Image | None:
@@ -31,10 +36,10 @@ class Pictures:
             if sample is not None:
                 return sample.image_for(THUMBNAIL_SIDE)
             record = self._db_manager.captions.get(key)
-            path = Path(record["image"]) if record else None
-            if path is None or not path.is_absolute():  # an image in memory has no file
+            # An image in memory has no file; a file may hold another picture by now.
+            if record is None or not is_at(key, record["image"]):
                 return None
-            return decode_file(path, str(path), THUMBNAIL_SIDE)
+            return decode_file(Path(record["image"]), record["image"], THUMBNAIL_SIDE)
         except ImageError:
             return None
 

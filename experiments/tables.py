@@ -66,6 +66,11 @@ def page_parts(
     return score_tables(outcome, extra), headings_of(extra), ARM_NAMES, plot.read_bytes()
 
 
+def card_parts(outcome: Mapping[str, Any], extra: ExtraScores | None) -> tuple[list[Any], bytes]:
+    """What a notebook shows of an evaluation: its tables, and its plot as a PNG."""
+    return score_tables(outcome, extra), _plot(outcome, extra)
+
+
 def headings_of(extra: ExtraScores | None) -> Headings:
     """The headings of all metrics, in the order of the columns."""
     cider = {"cider": ("CIDEr", "{:.3f}")}
@@ -106,14 +111,12 @@ def save_evaluation(outcome: Mapping[str, Any], extra: ExtraScores | None = None
     path = publish("evaluation", outcome)
     table, plot = path.with_suffix(".md"), path.with_suffix(".png")
     replace_file(table, [evaluation_table(outcome, extra)], "RESULTS_DIR")
-    plot_evaluation(outcome, plot, extra)
+    replace_file(plot, [_plot(outcome, extra)], "RESULTS_DIR")
     return [path, table, plot]
 
 
-def plot_evaluation(
-    outcome: Mapping[str, Any], path: Path, extra: ExtraScores | None = None
-) -> None:
-    """Each arm's CIDEr minus that of no retrieval, with 95 % intervals."""
+def _plot(outcome: Mapping[str, Any], extra: ExtraScores | None) -> bytes:
+    """Each arm's CIDEr minus that of no retrieval, with 95 % intervals, as a PNG."""
     from matplotlib.figure import Figure
 
     scores = outcome["scores"]
@@ -125,8 +128,8 @@ def plot_evaluation(
         _plot_metric(axes, metric, scores)
         axes.set_xlabel(f"{headings_of(extra)[metric][0]}: difference from no retrieval")
     image = io.BytesIO()
-    figure.savefig(image, dpi=130, format=path.suffix[1:])
-    replace_file(path, [image.getvalue()], "RESULTS_DIR")
+    figure.savefig(image, dpi=130, format="png")
+    return image.getvalue()
 
 
 def _plot_metric(axes: Any, metric: str, scores: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from pages.evaluation import Table, plain_tables, plot_of
 from pages.pictures import NEIGHBOR_LEVEL, Pictures
-from pages.render import clean, fragment
+from pages.render import fragment
 from pages.single import found_values, heading, result_values
 from support.result import Result, SimilarImage
 
@@ -61,11 +62,8 @@ def found_card(found: Iterable[SimilarImage], pictures: Pictures) -> list[Simila
     return shown
 
 
-def table_card(
-    outcome: Mapping[str, Any], name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
-) -> dict[str, Any]:
-    """`outcome`, showing itself as a table."""
+def scores_card(outcome: Mapping[str, Any], tables: Sequence[Table], plot: bytes) -> dict[str, Any]:
+    """The outcome of an evaluation, showing itself as its tables and its plot, a PNG."""
     shown = DictCard(outcome)
-    values = clean({"name": name, "heads": list(heads), "rows": [list(row) for row in rows]})
-    shown.card = {"template": "table_card.html", "plot": None, "plot_alt": "", **values}
+    shown.card = {"template": "scores_card.html", "scores": plain_tables(tables), **plot_of(plot)}
     return shown

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pages.many import Card, Run, nearest_first
+from pages.render import clean
 from pages.single import file_name
 
 Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
@@ -49,10 +50,25 @@ def evaluation_run(
             if metric in measured
         },
         metrics=[headings[metric][0] for metric in shown],
-        scores=[{"name": name, "heads": heads, "rows": cells} for name, heads, cells in tables],
-        plot="data:image/png;base64," + base64.b64encode(plot).decode(),
-        plot_alt="Each arm's CIDEr minus that of no retrieval, with intervals; as in the table.",
+        scores=plain_tables(tables),
+        **plot_of(plot),
     )
+
+
+def plain_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Tables as templates take them."""
+    return [
+        clean({"name": name, "heads": list(heads), "rows": [list(row) for row in rows]})
+        for name, heads, rows in tables
+    ]
+
+
+def plot_of(plot: bytes) -> dict[str, str]:
+    """A PNG of an evaluation, and what it shows."""
+    return {
+        "plot": "data:image/png;base64," + base64.b64encode(plot).decode(),
+        "plot_alt": "Each arm's CIDEr minus that of no retrieval, with intervals, as in the table.",
+    }
 
 
 def _card(

@@ -1,5 +1,6 @@
 """Pages of a run over many images, and of an evaluation: cards to search, sort and open."""
 
+import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pages.pictures import Pictures, thumbnails
+from pages.pictures import MOST_BYTES, Pictures, thumbnails
 from pages.render import clean, page
 from pages.single import facts, heading, plain_neighbor
 from support.result import Result, SimilarImage
@@ -102,19 +103,11 @@ def run_pages(run: Run, pictures: Pictures, file_of: FileOf) -> Iterator[tuple[s
 
 def _page(run: Run, part: slice, others: Sequence[Mapping[str, Any]], pictures: Pictures) -> str:
     cards = run.cards[part]
-    large: dict[Hashable, Callable[[], Image.Image | None]] = {
-        card.key: partial(pictures.by_hash, card.key) for card in cards
-    }
-    small: dict[Hashable, Callable[[], Image.Image | None]] = {
-        one["index"]: partial(pictures.by_number, one["index"])
-        for card in cards
-        for one in card.neighbors
-    }
-    uris = thumbnails(large, small)
+    uris = _pictures(cards, pictures, MOST_BYTES - _bytes_of_texts(run, cards))
     numbers = {key: number for number, key in enumerate(uris)}
     data = {
         "pictures": list(uris.values()),
-        "cards": [_card_data(card, numbers) for card in cards],
+        "cards": [_card_data(card, numbers, pictures) for card in cards],
         "sorts": [
             {"name": sort.name, "values": list(sort.values[part]), "down": sort.down}
             for sort in run.sorts
@@ -142,6 +135,32 @@ def _page(run: Run, part: slice, others: Sequence[Mapping[str, Any]], pictures: 
     )
 
 
+def _pictures(cards: Sequence[Card], pictures: Pictures, most: int) -> dict[Hashable, str]:
+    """The pictures of cards and of their neighbors, the nearest first, each once."""
+    large: dict[Hashable, Callable[[], Image.Image | None]] = {
+        card.key: partial(pictures.by_hash, card.key) for card in cards
+    }
+    small: dict[Hashable, Callable[[], Image.Image | None]] = {}
+    for place in range(max((len(card.neighbors) for card in cards), default=0)):
+        for card in (card for card in cards if place < len(card.neighbors)):
+            index = card.neighbors[place]["index"]
+            small.setdefault(_key_of(index, pictures), partial(pictures.by_number, index))
+    return thumbnails(large, small, most)
+
+
+def _key_of(index: int, pictures: Pictures) -> Hashable:
+    """What a neighbor's picture goes by: its content hash, as that of a card does."""
+    return pictures.key_of(index) or index
+
+
+def _bytes_of_texts(run: Run, cards: Sequence[Card]) -> int:
+    """About what a page takes without its pictures."""
+    texts = len(
+        json.dumps([_card_data(card, {}, None) for card in cards], ensure_ascii=False).encode()
+    )
+    return texts + 600 * len(cards) + len(run.plot or "") + 20 * len(cards) * len(run.measures) * 6
+
+
 def _head(card: Card, numbers: Mapping[Hashable, int]) -> dict[str, Any]:
     caption = clean(card.caption)
     return {
@@ -152,10 +171,13 @@ def _head(card: Card, numbers: Mapping[Hashable, int]) -> dict[str, Any]:
     }
 
 
-def _card_data(card: Card, numbers: Mapping[Hashable, int]) -> dict[str, Any]:
-    neighbors = [
-        {**plain_neighbor(one), "picture": numbers.get(one["index"])} for one in card.neighbors
-    ]
+def _card_data(
+    card: Card, numbers: Mapping[Hashable, int], pictures: Pictures | None
+) -> dict[str, Any]:
+    neighbors = []
+    for one in card.neighbors:
+        key = None if pictures is None else _key_of(one["index"], pictures)
+        neighbors.append({**plain_neighbor(one), "picture": numbers.get(key)})
     return {
         "title": card.title,
         "image": card.image,

@@ -5,7 +5,8 @@ WebP takes a tenth less room, but five times as long to write.
 
 import base64
 import io
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from PIL import Image
@@ -15,8 +16,10 @@ from support.threads import in_threads
 # Longest side in pixels and JPEG quality, best first; the first that fits the page is taken.
 LEVELS = ((360, 72), (240, 70), (176, 66), (128, 60), (96, 55), (72, 50))
 NEIGHBOR_LEVEL = 2  # of the pictures beside a large one
-MOST_BYTES = 5_200_000  # of all pictures of a page, as base64: a page stays under 6 MB
-DECODED_FOR = 360  # the shorter side that an image is decoded for
+MOST_BYTES = 5_800_000  # of a page, whose pictures get what its texts leave
+
+
+Loads = Mapping[Hashable, Callable[[], Image.Image | None]]
 
 
 class Pictures(Protocol):
@@ -24,6 +27,9 @@ class Pictures(Protocol):
 
     def by_hash(self, key: str) -> Image.Image | None:
         """The image with a content hash, at least so large as thumbnails are."""
+
+    def key_of(self, index: int) -> str | None:
+        """The content hash of the image with a number of the databases."""
 
     def by_number(self, index: int) -> Image.Image | None:
         """The image with a number of the databases."""
@@ -41,41 +47,34 @@ def thumbnail(image: Image.Image | None, level: int = 0) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def thumbnails(
-    large: Mapping[Hashable, Callable[[], Image.Image | None]],
-    small: Mapping[Hashable, Callable[[], Image.Image | None]],
-) -> dict[Hashable, str]:
+def thumbnails(large: Loads, small: Loads, most: int = MOST_BYTES) -> dict[Hashable, str]:
     """Data URIs of images by any keys, each once; those that are `small` two levels below.
 
-    As large as fits a page. Images that cannot be had are left out.
+    As large as fits into `most` bytes of a page; if even the smallest do not fit, the last of them
+    are left out, as are images that cannot be had.
     """
     others = {key: load for key, load in small.items() if key not in large}
-    for level in range(_likely_level(len(large), len(others)), len(LEVELS)):
+    made: dict[Hashable, str] = {}
+    for level in range(_likely_level(len(large), len(others), most), len(LEVELS)):
         lower = min(level + NEIGHBOR_LEVEL, len(LEVELS) - 1)
         made = _made(large, level) | _made(others, lower)
-        if sum(map(len, made.values())) <= MOST_BYTES or level == len(LEVELS) - 1:
+        if sum(map(len, made.values())) <= most:
             return made
-    return {}
+    sizes = accumulate(map(len, made.values()))
+    return {key: uri for (key, uri), size in zip(made.items(), sizes, strict=True) if size <= most}
 
 
-def _made(
-    loads: Mapping[Hashable, Callable[[], Image.Image | None]], level: int
-) -> dict[Hashable, str]:
+def _made(loads: Loads, level: int) -> dict[Hashable, str]:
     uris: Sequence[str | None] = in_threads(
         lambda load: thumbnail(load(), level), [*loads.values()]
     )
     return {key: uri for key, uri in zip(loads, uris, strict=True) if uri is not None}
 
 
-def _likely_level(large: int, small: int) -> int:
+def _likely_level(large: int, small: int, most: int) -> int:
     """The level that photos usually fit at: each has about 0.16 bytes a pixel, as base64."""
     for level, (side, _) in enumerate(LEVELS):
         lower = LEVELS[min(level + NEIGHBOR_LEVEL, len(LEVELS) - 1)][0]
-        if 0.16 * (large * side * side + small * lower * lower) <= MOST_BYTES:
+        if 0.16 * (large * side * side + small * lower * lower) <= most:
             return level
     return len(LEVELS) - 1
-
-
-def first_of(keys: Iterable[Hashable]) -> dict[Hashable, int]:
-    """A number for each key, in their order: what a page calls its pictures."""
-    return {key: number for number, key in enumerate(dict.fromkeys(keys))}

@@ -16,6 +16,8 @@ from support.text import clean_text
 TEMPLATES = Path(__file__).parent / "templates"
 # Characters that HTML forbids, or that would reorder the text around them.
 UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+MARK = '<meta name="generator" content="retrieval-augmented-captioning">'
+MOST_TITLE = 120  # characters
 WORD = re.compile(r"\w+")
 # Too common to say anything when two captions share them.
 STOP_WORDS = frozenset(
@@ -30,7 +32,9 @@ def page(template: str, title: str, script: str | None = None, **values: Any) ->
     policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
     policy += f"script-src '{_digest(code)}'; " if code else "script-src 'none'; "
     policy += "base-uri 'none'; form-action 'none'"
-    shared = {"title": clean(title), "style": Markup(style), "policy": policy}
+    title = clean(title)
+    title = title if len(title) <= MOST_TITLE else title[:MOST_TITLE] + "…"
+    shared = {"title": title, "mark": Markup(MARK), "style": Markup(style), "policy": policy}
     return (
         _environment()
         .get_template(template)

@@ -13,9 +13,9 @@ from support.threads import in_threads
 Row = tuple[str, str]
 
 
-def result_page(result: Result, pictures: Pictures) -> str:
-    """One image: its caption beside the references, its neighbors, prompt, models and seconds."""
-    return page("result.html", heading(result), **result_values(result, pictures))
+def result_page(result: Result, pictures: Pictures, query: Image.Image) -> str:
+    """One image, `query`: its caption beside the references, neighbors, prompt, models, seconds."""
+    return page("result.html", heading(result), **result_values(result, pictures, query))
 
 
 def result_values(

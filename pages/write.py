@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 from PIL import Image
@@ -14,26 +15,32 @@ import config
 from pages.evaluation import EvaluationParts, evaluation_run
 from pages.many import Run, card_of, nearest_first, run_pages
 from pages.pictures import Pictures
-from pages.render import clean, page
-from pages.single import result_page, search_page
+from pages.render import MARK, clean, page
+from pages.single import file_name, result_page, search_page
+from support.log import log
 from support.result import Result, SimilarImage
 from support.settings import configured_folder
+from support.storage.errors import open_regular
 from support.storage.files import publish_file, replace_file
 
 INDEX = "index.html"
 LISTED = 500  # pages in the list
 MOST_CARDS = 4_000  # of a run; the newest
+FURTHER = re.compile(r"_summary_\d{8}_\d{6}.*-page\d+\.html|^evaluation_.*-page\d+\.html")
 TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 HEAD_BYTES = 4096  # of a page, with its title
 SETTING = "RESULTS_DIR"
 
 
-def write_result(result: Result, pictures: Pictures) -> Path | None:
-    """The page of one captioned image, beside its result file. None where pages are not wanted."""
+def write_result(result: Result, pictures: Pictures, query: Image.Image) -> Path | None:
+    """The page of one captioned image, `query`, beside its result file.
+
+    None where pages are not wanted.
+    """
     if not config.WRITE_PAGES:
         return None
     path = Path(result["result_file"]).with_suffix(".html")
-    return _write({path.name: result_page(result, pictures)}, path)
+    return _write({path.name: result_page(result, pictures, query)}, path)
 
 
 def write_captioned(
@@ -42,10 +49,15 @@ def write_captioned(
     """The pages of captioned images, beside the `file` that sums them up; the first one."""
     if not config.WRITE_PAGES:
         return None
-    title = "Experiments" if file.name.startswith("experiments") else "Own images"
-    cards = [card_of(result) for result in results]
-    run = Run(title, f"{len(cards):,} images", summary, cards, nearest_first(cards))
-    return write_run(run, file, pictures)
+    found = list(results)
+    cards = [card_of(result) for result in found]
+    kind = "Experiments" if file.name.startswith("experiments") else "Own images"
+    dataset = found[0]["experiment_info"]["dataset"] if found else ""
+    title = f"{kind}: {len(cards):,} captioned, with the gallery of {file_name(dataset)}"
+    shown = f"{len(cards):,} images"
+    if len(cards) == MOST_CARDS:
+        shown = f"The last {shown} of the run; pages show no more."
+    return write_run(Run(title, shown, summary, cards, nearest_first(cards)), file, pictures)
 
 
 def write_evaluation(
@@ -63,7 +75,7 @@ def write_run(run: Run, summary: Path, pictures: Pictures) -> Path | None:
         return None
 
     def file_of(number: int) -> str:
-        return f"{summary.stem}_{number + 1}.html" if number else f"{summary.stem}.html"
+        return f"{summary.stem}-page{number + 1}.html" if number else f"{summary.stem}.html"
 
     for name, html in run_pages(run, pictures, file_of):
         replace_file(summary.parent / name, [html], SETTING)
@@ -88,37 +100,42 @@ def _write(pages: dict[str, str], first: Path) -> Path:
     """Writes pages into the folder of the `first`, and the list of pages; the first one's path."""
     for name, html in pages.items():
         replace_file(first.parent / name, [html], SETTING)
-    replace_file(first.parent / INDEX, [_index(first.parent)], SETTING)
+    index = first.parent / INDEX
+    if os.path.lexists(index) and MARK not in _head(index):
+        log.warning("%s is not of this program, so the pages are not listed there.", index)
+    else:
+        replace_file(index, [_index(first.parent)], SETTING)
     return first
 
 
 def _index(folder: Path) -> str:
-    """The list of the pages in a folder, newest first."""
+    """The list of the pages in a folder, newest first; of a run on several pages the first."""
     found: list[tuple[float, str]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(".html") and entry.name != INDEX and entry.is_file():
-                found.append((entry.stat().st_mtime, entry.name))
-    found.sort(reverse=True)
-    summary = f"{len(found):,} pages"
-    summary += f", the newest {LISTED} of them here." if len(found) > LISTED else ", newest first."
-    shown = [
-        {
-            "file": name,
-            "title": _title(folder / name),
-            "time": f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}",
-        }
-        for at, name in found[:LISTED]
-    ]
-    return page("index.html", "Results", pages=shown, summary=summary)
+            name = entry.name
+            listed = name.endswith(".html") and name != INDEX and name.isprintable()
+            if listed and not FURTHER.search(name) and entry.is_file():
+                found.append((entry.stat().st_mtime, name))
+    shown: list[dict[str, str]] = []
+    for at, name in sorted(found, reverse=True):
+        head = _head(folder / name)
+        if MARK in head and len(shown) < LISTED:
+            time = f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M}"
+            shown.append({"file": quote(name), "title": _title(head) or name, "time": time})
+    more = f"; the newest {LISTED} of them are here" if len(shown) == LISTED else ""
+    return page("index.html", "Results", pages=shown, summary=f"Newest first{more}.")
 
 
-def _title(path: Path) -> str:
-    """The title of a page; its file name without one."""
+def _head(path: Path) -> str:
+    """How a file begins; nothing if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES).decode("utf-8", "replace")
+        with open_regular(path) as file:
+            return file.read(HEAD_BYTES).decode("utf-8", "replace")
     except OSError:
-        head = ""
+        return ""
+
+
+def _title(head: str) -> str:
     found = TITLE.search(head)
-    return clean(Markup(found[1]).unescape()) if found else path.name
+    return clean(Markup(found[1]).unescape()) if found else ""

@@ -143,6 +143,96 @@ def test_open_says_where_a_page_is_without_a_browser(command, pages_on, monkeypa
     assert done.returncode == 0 and "No browser was found to open" in done.stderr
 
 
+def test_a_page_that_was_asked_for_is_named_though_quiet(command, pages_on, monkeypatch):
+    import webbrowser
+
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    for words in (["search", "a dog", "--open"], ["--index", "1", "--open"]):
+        done = command(*words, "--quiet")
+        assert "Page: " in done.stderr and "No browser was found to open" in done.stderr
+    assert "Page: " in command("search", "a dog", "--page", "--quiet").stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["search", "a", "--page", "--no-pages"], ["--all", "--open", "--no-pages"],
+     ["search", "--queries", "x", "--open"]],
+)  # fmt: skip
+def test_flags_that_contradict_each_other(command, words):
+    done = command(*words)
+    assert done.returncode == 2 and ("--no-pages" in done.stderr or "--queries" in done.stderr)
+
+
+def test_the_page_of_another_program_stays(command, pages_on, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "index.html").write_text("my site")
+    (results / "a#b 100%.html").write_text("mine")
+    done = command("--index", "1")
+    assert done.returncode == 0 and "is not of this program" in done.stderr
+    assert (results / "index.html").read_text() == "my site"
+    (results / "index.html").unlink()
+    assert command("--index", "1").returncode == 0
+    assert "a%23b" not in (results / "index.html").read_text("utf-8")
+
+
+def test_failures_are_named_though_a_page_cannot_be_written(command, pages_on, tmp_path, photos):
+    (tmp_path / "results" / "index.html").mkdir(parents=True)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    picture(3).save(bad / "good.png")
+    (bad / "broken.png").write_bytes(b"no image")
+    done = command("--image", str(bad))
+    assert "1 of 2 images failed" in done.stderr and "is not of this program" in done.stderr
+
+
+def test_a_file_that_shows_another_picture_is_not_shown(pages_on, tmp_path):
+    from experiments.pictures import Pictures
+    from experiments.system import System
+
+    system = initialize_system()
+    path = tmp_path / "own.png"
+    picture(70).save(path)
+    key = caption_image(path, *system)["metadata"]["content_hash"]
+    assert Pictures(System(*system)).by_hash(key) is not None
+    picture(71).save(path)
+    assert Pictures(System(*system)).by_hash(key) is None
+
+
+def test_a_page_of_many_neighbors_stays_small():
+    class Photos(Nothing):
+        def by_hash(self, key):
+            return big(int(key))
+
+        def by_number(self, index):
+            return big(1000 + index)
+
+    def big(seed: int):
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    def near(index: int) -> dict:
+        place = {"caption": "c" * 60, "original_index": 1, "source": "original", "image": "x.jpg"}
+        return {"index": index, "similarity": 0.5, "metadata": place}
+
+    cards = [
+        Card(
+            f"{n}", "i.jpg", f"{n}", "caption " * 9, neighbors=[near(20 * n + k) for k in range(20)]
+        )
+        for n in range(CARDS)
+    ]
+    ((_, html),) = run_pages(Run("Run", "", "", cards), Photos(), lambda number: "page.html")
+    assert len(html) < 6_000_000
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    pictures_of = [[one["picture"] for one in card["neighbors"]] for card in data["cards"]]
+    assert all(card["picture"] is not None for card in data["cards"])
+    assert all(row[0] is not None for row in pictures_of)  # the nearest are shown
+    assert any(row[-1] is None for row in pictures_of)
+
+
 def test_a_full_disk_costs_the_page_alone(command, pages_on, tmp_path, monkeypatch):
     import errno
     import os
@@ -175,7 +265,7 @@ def test_the_list_of_pages_is_newest_first(tmp_path, pages_on):
     os.utime(tmp_path / "other.html", (1, 1))
     html = write._index(tmp_path)
     links = [attrs["href"] for attrs in Page(html).all("a")]
-    assert links == ["2.html", "1.html", "0.html", "other.html"]
+    assert links == ["2.html", "1.html", "0.html"]  # the other is not ours
     assert "&lt;b&gt;two&lt;/b&gt;" in html and "<b>two" not in html
 
 
@@ -185,6 +275,9 @@ class Nothing:
         return picture(1)
 
     def by_number(self, index):
+        return None
+
+    def key_of(self, index):
         return None
 
 
@@ -240,6 +333,9 @@ def test_each_picture_is_in_a_page_once_and_all_fit():
             asked.append(key)
             return noise(int(key)).resize((640, 480), Image.Resampling.BICUBIC)
 
+        def key_of(self, index):
+            return str(index) if index < 10 else None  # among the cards too
+
         def by_number(self, index):
             asked.append(index)
             return noise(1000 + index).resize((640, 480), Image.Resampling.BICUBIC)
@@ -254,7 +350,8 @@ def test_each_picture_is_in_a_page_once_and_all_fit():
     ((_, html),) = run_pages(Run("Run", "", "", cards), Photos(), lambda number: "page.html")
     assert len(html) < 6_000_000
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
-    assert len(data["pictures"]) == len(set(data["pictures"])) == 600
+    assert len(data["pictures"]) == len(set(data["pictures"])) == 590
+    assert data["cards"][3]["neighbors"][0]["picture"] == data["cards"][3]["picture"]
     assert data["cards"][0]["picture"] == data["cards"][300]["picture"]
 
 
@@ -278,7 +375,8 @@ def test_what_notebook_functions_return_is_plain_and_shows_itself(pages_on, phot
 def test_an_evaluation_shows_its_scores(pages_on):
     outcome = evaluate_retrieval(*initialize_system(), samples=2, arms=["none", "retrieved"])
     html = outcome._repr_html_()
-    assert "no retrieval" in html and "CIDEr" in html and len(Page(html).all("tr")) == 3
+    assert "no retrieval" in html and "CIDEr" in html and len(Page(html).all("tr")) == 6
+    assert "[" in html and "data:image/png;base64," in html
     assert pickle.loads(pickle.dumps(outcome)) == outcome == json.loads(json.dumps(outcome))
 
 

@@ -74,6 +74,9 @@ class Pictures:
     def by_number(self, index):
         return picture(100 + index % 100, (320, 240))
 
+    def key_of(self, index):
+        return None
+
 
 def neighbor(index: int, caption: str | None) -> dict:
     place = {"original_index": index, "source": caption and "original", "image": f"/p/{index}.jpg"}
@@ -260,7 +263,7 @@ def test_a_result_page_of_a_real_run(visit, command, settings, tmp_path):
     page.click("text=All results")
     assert page.title() == "Results"
     titles = page.eval_on_selector_all(".list a", "all => all.map(one => one.textContent)")
-    assert titles[0] == "Experiments" and re.match("Experiment 0", titles[1])
+    assert titles[0].startswith("Experiments: 3 captioned") and re.match("Experiment 0", titles[1])
     page.click("text=Experiments >> nth=0")
     assert page.locator("#cards > li").count() == 3
 

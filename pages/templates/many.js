@@ -9,7 +9,7 @@
   const detail = document.getElementById("detail");
   const texts = data.cards.map((card) =>
     [card.title, card.image, card.caption, ...card.references, ...card.arms.map((arm) => arm.caption)]
-      .join("\n").toLowerCase());
+      .join("\n").normalize("NFC").toLowerCase());
 
   // Pictures are set when their cards come near the window, so that the page is there at once.
   const show = (image) => { image.src = data.pictures[image.dataset.picture]; };
@@ -23,7 +23,7 @@
   addEventListener("beforeprint", () => images.forEach(show));
 
   const filter = () => {
-    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = find.value.normalize("NFC").toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     cards.forEach((card, number) => {
       const fits = words.every((word) => texts[number].includes(word));
@@ -82,7 +82,7 @@
     item.append(picture(one.picture, one.caption ?? one.image));
     const line = element("p", `${one.similarity.toFixed(3)} `, { className: "similarity" });
     if (one.source) line.append(element("span", one.source, { className: `source ${one.source}` }));
-    item.append(line, texted("p", one.caption ?? "no caption", "caption"), Object.assign(texted("p", one.file, "file"), { title: one.image }));
+    item.append(line, long(texted("p", one.caption ?? "no caption", "caption")), Object.assign(texted("p", one.file, "file"), { title: one.image }));
     return item;
   };
   const row = (cells) => {
