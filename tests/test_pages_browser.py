@@ -163,13 +163,17 @@ def test_the_sort_does_what_it_says(visit, run_page):
     page.select_option("#sort", label="CIDEr")
     by_value = sorted(range(CARDS), key=lambda number: (-values[number], number))
     assert shown(page) == [captions[number] for number in by_value]
+    first = "#cards > li:nth-child(1) .value"
+    assert page.text_content(first) == f"{CARDS - 1}.000"
     page.select_option("#minus", label="retrieved")
+    assert page.text_content("#cards > li:last-child .value") == "no value"
     measured = [number for number in by_value if number % 2 == 0]
     assert shown(page)[: CARDS // 2] == [captions[number] for number in measured]
     page.select_option("#sort", label="length of the caption, longest first")
     lengths = [len(caption) for caption in shown(page)]
     assert lengths == sorted(lengths, reverse=True) and not page.is_visible("#arm")
     page.select_option("#sort", label="order of the run")
+    assert page.text_content(first) == ""
     assert shown(page) == captions
 
 

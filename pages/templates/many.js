@@ -62,6 +62,10 @@
     const places = cards.map((_, number) => number);
     places.sort((one, other) => (down ? values[other] - values[one] : values[one] - values[other]) || one - other);
     list.append(...places.map((place) => cards[place]));
+    cards.forEach((card, number) => {
+      const value = values[number];
+      card.querySelector(".value").textContent = order ? "" : value === -Infinity ? "no value" : value.toFixed(3);
+    });
   };
   [sort, arm, minus].forEach((select) => select.addEventListener("change", arrange));
 
