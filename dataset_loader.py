@@ -213,6 +213,7 @@ def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:
     """One sample for each distinct image; byte-identical copies add their captions to it."""
     merged: dict[str, Sample] = {}
     copies, in_two = 0, []
+    wanted = config.EXPERIMENT_SPLIT and split_name(config.EXPERIMENT_SPLIT)
     for sample in samples:
         first = merged.get(sample.content_hash)
         if first is None:
@@ -222,7 +223,6 @@ def _merge_copies(samples: Iterable[Sample], name: str) -> list[Sample]:
         captions = tuple(dict.fromkeys(first.captions + sample.captions))
         if first.split != sample.split:
             in_two.append(first.label)
-        wanted = config.EXPERIMENT_SPLIT and split_name(config.EXPERIMENT_SPLIT)
         split = wanted if wanted in (first.split, sample.split) else first.split
         merged[sample.content_hash] = replace(first, captions=captions, split=split)
     if in_two and config.EXPERIMENT_SPLIT is not None:

@@ -49,6 +49,26 @@ def checked_k(k: int | None) -> int:
     return min(int(k), sys.maxsize >> 8)  # room for what is looked at beside
 
 
+def _there(
+    ranked: Callable[[int], list[list[tuple[int, float]]]],
+    has_gone: Callable[[int], bool],
+    k: int | None,
+) -> list[list[tuple[int, float]]]:
+    """The first `k` of each ranking whose files have not gone; `ranked` gives so many as asked for.
+
+    Only as many are looked at as it takes.
+    """
+    wanted = k = checked_k(k)
+    there = cache(lambda place: not has_gone(place))
+    while True:
+        rankings = ranked(wanted)
+        best = [list(islice((p for p in one if there(p[0])), k)) for one in rankings]
+        ended = (len(one) < wanted for one in rankings)
+        if all(len(one) == k or end for one, end in zip(best, ended, strict=True)):
+            return best
+        wanted *= 4
+
+
 # --- By image -------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Pool:
@@ -129,16 +149,7 @@ class Pool:
 
         Only of what is found it is looked whether the file is still there.
         """
-        k = checked_k(k)
-        there = cache(lambda row: not self.has_gone(row))
-        wanted = k
-        while True:
-            ranked = self._ranked(queries, exclude, wanted)
-            best = [list(islice((p for p in some if there(p[0])), k)) for some in ranked]
-            ended = (len(some) < wanted for some in ranked)
-            if all(len(some) == k or end for some, end in zip(best, ended, strict=True)):
-                return best
-            wanted *= 4
+        return _there(lambda count: self._ranked(queries, exclude, count), self.has_gone, k)
 
     def _ranked(
         self, queries: np.ndarray, exclude: Sequence[str | None], k: int
@@ -263,14 +274,11 @@ class CaptionPool:
 
     def _nearest_there(self, similarities: np.ndarray, k: int | None) -> list[tuple[int, float]]:
         """`top_k` of the images (P,) whose files are there; only what is found is looked at."""
-        wanted = k = checked_k(k)
-        there = cache(lambda place: not self._has_gone(place))
-        while True:
-            ranked = top_k(similarities, self._numbers.values, wanted)
-            best = list(islice((pair for pair in ranked if there(pair[0])), k))
-            if len(best) == k or len(ranked) < wanted:
-                return best
-            wanted *= 4
+
+        def ranked(count: int) -> list[list[tuple[int, float]]]:
+            return [top_k(similarities, self._numbers.values, count)]
+
+        return _there(ranked, self._has_gone, k)[0]
 
     def _has_gone(self, place: int) -> bool:
         key = self._keys[place]

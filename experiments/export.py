@@ -12,19 +12,18 @@ from tqdm import tqdm
 import config
 from db_manager import DatabaseManager
 from support.errors import SettingError
-from support.paths import absolute_path
+from support.paths import absolute_path, is_file_path
 from support.records import ResolvedNames
 from support.sources.files import is_inside
 from support.sources.known import KNOWN_HASHES, KnownHashes
 from support.sources.lists import LIST_NAMES
-from support.sources.own import REPLACED, is_at
+from support.sources.own import is_at
 from support.storage.errors import open_regular
 from support.storage.files import replace_file
 from support.storage.strict_json import to_json
 from support.text import first_few
 
 LISTS = {"jsonl": "metadata.jsonl", "captions": "captions.txt"}  # form -> file
-FORMS = ("txt", *LISTS)
 MOST_NAME_BYTES = 250  # of a file; file systems hold 255
 SETTING = "the export's FOLDER"
 Captions = Mapping[Path, str]  # of an image file
@@ -37,7 +36,7 @@ def export(
     folder: str | None,
     overwrite: bool,
 ) -> list[str]:
-    """Writes what was generated in one of FORMS; lines that say what was done.
+    """Writes what was generated as "txt", "jsonl" or "captions"; lines that say what was done.
 
     "txt" writes photo.txt beside each photo, or below `folder`; the others one list in `folder`, by
     default that of the photos. What is there and says something else is left, unless `overwrite`.
@@ -94,11 +93,11 @@ def _captions_of_files(db_manager: DatabaseManager) -> tuple[Captions, list[str]
     captions, gone, unnamed = {}, 0, 0
     hidden = not config.SHOW_PROGRESS
     for key, record in tqdm(made.items(), "Reading images", unit="image", delay=2, disable=hidden):
-        path = Path(record["image"])
-        if not path.is_absolute() or REPLACED in record["image"]:
+        path = record["image"]
+        if not is_file_path(path):
             unnamed += 1
-        elif known.holds(str(path), key) or is_at(key, str(path)):
-            captions[path] = " ".join(record["generated"]["caption"].split())
+        elif known.holds(path, key) or is_at(key, path):
+            captions[Path(path)] = " ".join(record["generated"]["caption"].split())
         else:
             gone += 1
     lines = []

@@ -1,5 +1,6 @@
 """Where pages and cards find the images of results: in the dataset, or where the user has them."""
 
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -7,8 +8,8 @@ from PIL import Image
 from experiments.system import System
 from support.errors import ImageError
 from support.records import Sample
-from support.sources.images import decode_file
-from support.sources.own import is_at
+from support.sources.files import open_file
+from support.sources.images import decode_same
 
 THUMBNAIL_SIDE = 360  # pixels; a large JPEG is decoded for about so many
 
@@ -36,10 +37,11 @@ class Pictures:
             if sample is not None:
                 return sample.image_for(THUMBNAIL_SIDE)
             record = self._db_manager.captions.get(key)
-            # An image in memory has no file; a file may hold another picture by now.
-            if record is None or not is_at(key, record["image"]):
+            if record is None:
                 return None
-            return decode_file(Path(record["image"]), record["image"], THUMBNAIL_SIDE)
+            # An image in memory has no file; a file may hold another picture by now.
+            path = record["image"]
+            return decode_same(partial(open_file, Path(path)), key, path, THUMBNAIL_SIDE)
         except ImageError:
             return None
 

@@ -20,7 +20,7 @@ from PIL import Image
 import config
 from caption_embedder import CaptionEmbedder, embed_captions, open_captions
 from experiments.system import System
-from image_embedder import EmbeddedImages, ImageEmbedder
+from image_embedder import EmbeddedImages
 from similarity_search import checked_k
 from support.candidates import Record, Scope
 from support.errors import SettingError
@@ -353,9 +353,8 @@ def _by_look(
 
 def _look_vector(query: Query, images: EmbeddedImages) -> np.ndarray:
     """(D,) what the images' vectors are compared with."""
-    embedder: ImageEmbedder = images.embedder
     texts = [query.text] * bool(query.text) + list(query.without)
-    vectors = list(embedder.embed_texts(texts)) if texts else []
+    vectors = list(images.embedder.embed_texts(texts)) if texts else []
     wanted = [] if query.image is None else [images.embed([query.image])[0]]
     if query.text:
         weight = TEXT_WEIGHT if wanted else 1.0
@@ -370,9 +369,7 @@ def _sum(wanted: Sequence[np.ndarray], avoided: Sequence[np.ndarray]) -> np.ndar
     """
     if len(wanted) == 1 and not avoided:
         return wanted[0]
-    total = np.sum(wanted, axis=0) - WITHOUT_WEIGHT * np.sum(
-        [np.zeros_like(wanted[0]), *avoided], axis=0
-    )
+    total = np.sum(wanted, axis=0) - WITHOUT_WEIGHT * np.sum(avoided, axis=0)
     length = float(np.linalg.norm(total))
     if length < 1e-6:
         raise SettingError("What is searched for and what is to be avoided are the same.")

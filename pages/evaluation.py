@@ -11,14 +11,8 @@ from pages.single import file_name
 Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # name, heads, rows
 EvaluationParts = tuple[Sequence[Table], Headings, Mapping[str, str], bytes]
-SHOWN = (
-    "cider",
-    "cider_masked",
-    "rouge_l",
-    "clip_score",
-    "ref_clip_score",
-    "copied",
-)  # of each arm of an image
+# Of each arm of an image.
+SHOWN = ("cider", "cider_masked", "rouge_l", "clip_score", "ref_clip_score", "copied")
 SORTED = ("cider", "cider_masked", "rouge_l", "clip_score", "ref_clip_score", "words")
 
 

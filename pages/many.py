@@ -155,9 +155,7 @@ def _key_of(index: int, pictures: Pictures) -> Hashable:
 
 def _bytes_of_texts(run: Run, cards: Sequence[Card]) -> int:
     """About what a page takes without its pictures."""
-    texts = len(
-        json.dumps([_card_data(card, {}, None) for card in cards], ensure_ascii=False).encode()
-    )
+    texts = len(json.dumps([vars(card) for card in cards], ensure_ascii=False).encode())
     return texts + 600 * len(cards) + len(run.plot or "") + 20 * len(cards) * len(run.measures) * 6
 
 
@@ -171,13 +169,11 @@ def _head(card: Card, numbers: Mapping[Hashable, int]) -> dict[str, Any]:
     }
 
 
-def _card_data(
-    card: Card, numbers: Mapping[Hashable, int], pictures: Pictures | None
-) -> dict[str, Any]:
+def _card_data(card: Card, numbers: Mapping[Hashable, int], pictures: Pictures) -> dict[str, Any]:
     neighbors = []
     for one in card.neighbors:
-        key = None if pictures is None else _key_of(one["index"], pictures)
-        neighbors.append({**plain_neighbor(one), "picture": numbers.get(key)})
+        picture = numbers.get(_key_of(one["index"], pictures))
+        neighbors.append({**plain_neighbor(one), "picture": picture})
     return {
         "title": card.title,
         "image": card.image,

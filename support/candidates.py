@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import config
+from support.paths import is_file_path
 from support.records import Neighbor, SplitHashes
 
 Record = Mapping[str, Any]  # of captions.json
@@ -47,9 +48,9 @@ def is_there(key: str, record: Record, dataset: SplitHashes) -> bool:
 def is_of_dataset(record: Record) -> bool:
     """Whether an image belongs to the dataset, and its file, if it is one, is still there."""
     path = record["image"]
-    # A row of a table is no file; a name that is no Unicode is not kept: see clean_text.
-    is_file = os.path.isabs(path) and "\N{REPLACEMENT CHARACTER}" not in path  # noqa: PTH117
-    return record["original_index"] is not None and (not is_file or os.path.lexists(path))
+    return record["original_index"] is not None and (
+        not is_file_path(path) or os.path.lexists(path)
+    )
 
 
 def given_captions(key: str, record: Record, dataset: SplitHashes) -> tuple[Sequence[str], str]:

@@ -13,6 +13,15 @@ def expand_home(path: str | Path) -> Path:
         return Path(path)
 
 
+def is_file_path(label: str) -> bool:
+    """Whether what the databases call an image is the path of a file, and whole.
+
+    A row of a table and an image in memory have none; a name that is no Unicode has lost what could
+    not be kept: see clean_text.
+    """
+    return os.path.isabs(label) and "\N{REPLACEMENT CHARACTER}" not in label  # noqa: PTH117
+
+
 def absolute_path(path: str | Path) -> str:
     """The absolute path, with links followed as far as they lead."""
     return os.path.realpath(expand_home(path))

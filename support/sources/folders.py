@@ -63,9 +63,8 @@ class FolderSource:
         return self._split_of(self._names[row])
 
     def _split_of(self, name: str) -> str | None:
-        top = Path(name).parts[:1]
-        of_folder = SPLIT_NAMES.get(top[0].lower()) if top and top[0] != name else None
-        return self._splits.get(name, of_folder)
+        top, inside, _ = name.replace(os.sep, "/").removeprefix("./").partition("/")
+        return self._splits.get(name, SPLIT_NAMES.get(top.lower()) if inside else None)
 
     def content_hash(self, row: int) -> str:
         path = os.path.join(self._folder, self._names[row])  # noqa: PTH118 - for every image

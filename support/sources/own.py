@@ -10,14 +10,12 @@ from typing import Any
 from PIL import Image
 
 from support.errors import ImageError
-from support.paths import expand_home
+from support.paths import expand_home, is_file_path
 from support.records import Sample
 from support.sources.files import open_file
 from support.sources.images import decode_same, decoding, to_rgb
 from support.sources.known import Stamp, digest_of
 from support.text import clean_text
-
-REPLACED = "\N{REPLACEMENT CHARACTER}"  # in the name of a file that is no Unicode: see clean_text
 
 
 def own_sample(image: str | Path | Image.Image) -> Sample:
@@ -69,9 +67,8 @@ def has_gone(key: str, record: Mapping[str, Any]) -> bool:
     `record` is the databases'. Images in memory have no file, and never go.
     """
     path = record["image"]
-    if record["original_index"] is not None or not Path(path).is_absolute() or REPLACED in path:
-        return False
-    return not is_at(key, path)
+    is_own_file = record["original_index"] is None and is_file_path(path)
+    return is_own_file and not is_at(key, path)
 
 
 def is_at(key: str, path: str) -> bool:

@@ -81,8 +81,9 @@ def _open_folder(folder: Path, known: KnownHashes) -> Source:
     """The rows of the tables in a folder; of its images where it holds a list, or no table."""
     files = files_below(folder)
     lists = find_lists(files)
-    tables = [table for table in tables_among(files) if table not in lists]
-    if tables and not any(path.parent == folder for path in lists):
+    has_list = any(path.parent == folder for path in lists)
+    tables = [] if has_list else [table for table in tables_among(files) if table not in lists]
+    if tables:
         images = sum(map(is_image_name, files))
         try:
             source: Source = TableSource(load_table_files(tables, folder), known)

@@ -96,15 +96,12 @@ class VectorTable(Document):
         seen = self.header.get(DECODED_FOR)
         return seen if type(seen) is int and 0 < seen < LARGEST_DIMENSION else None
 
-    def remove(self, keys: Collection[str]) -> bool:
-        """Takes vectors out; whether there were any."""
+    def remove(self, keys: Collection[str]) -> None:
+        """Takes vectors out."""
         kept = [row for row, key in enumerate(self.keys) if key not in keys]
-        if len(kept) == len(self):
-            return False
         matrix = _room_for(len(kept), self.dimension)
         matrix[: len(kept)] = self._matrix[kept]
         self._replace([self.keys[row] for row in kept], matrix)
-        return True
 
     def _put(self, key: str, vector: np.ndarray) -> None:
         row = self.rows.setdefault(key, len(self.rows))
