@@ -11,11 +11,12 @@ from support.records import Sample
 from support.sources.files import open_file
 from support.sources.images import decode_same
 
-THUMBNAIL_SIDE = 360  # pixels; a large JPEG is decoded for about so many
-
 
 class Pictures:
-    """The images of a system's databases, small; None for one that is not there any more."""
+    """The images of a system's databases; None for one that is not there any more.
+
+    Large JPEGs are decoded as small as pictures of `side` pixels allow.
+    """
 
     def __init__(self, system: System):
         self._dataset_loader, self._db_manager = system
@@ -25,23 +26,23 @@ class Pictures:
         """The content hash of the image with a number of the databases."""
         return self._db_manager.caption_table.key_of(index)
 
-    def by_number(self, index: int) -> Image.Image | None:
+    def by_number(self, index: int, side: int) -> Image.Image | None:
         """The image with a number of the databases."""
         key = self.key_of(index)
-        return None if key is None else self.by_hash(key)
+        return None if key is None else self.by_hash(key, side)
 
-    def by_hash(self, key: str) -> Image.Image | None:
+    def by_hash(self, key: str, side: int) -> Image.Image | None:
         """The image with a content hash."""
         try:
             sample = self._samples_by_hash().get(key)
             if sample is not None:
-                return sample.image_for(THUMBNAIL_SIDE)
+                return sample.picture(side)
             record = self._db_manager.captions.get(key)
             if record is None:
                 return None
             # An image in memory has no file; a file may hold another picture by now.
             path = record["image"]
-            return decode_same(partial(open_file, Path(path)), key, path, THUMBNAIL_SIDE)
+            return decode_same(partial(open_file, Path(path)), key, path, side=side)
         except ImageError:
             return None
 

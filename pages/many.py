@@ -137,10 +137,10 @@ def _page(run: Run, part: slice, others: Sequence[Mapping[str, Any]], pictures: 
 
 def _pictures(cards: Sequence[Card], pictures: Pictures, most: int) -> dict[Hashable, str]:
     """The pictures of cards and of their neighbors, the nearest first, each once."""
-    large: dict[Hashable, Callable[[], Image.Image | None]] = {
+    large: dict[Hashable, Callable[[int], Image.Image | None]] = {
         card.key: partial(pictures.by_hash, card.key) for card in cards
     }
-    small: dict[Hashable, Callable[[], Image.Image | None]] = {}
+    small: dict[Hashable, Callable[[int], Image.Image | None]] = {}
     for place in range(max((len(card.neighbors) for card in cards), default=0)):
         for card in (card for card in cards if place < len(card.neighbors)):
             index = card.neighbors[place]["index"]

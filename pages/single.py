@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from pages.pictures import NEIGHBOR_LEVEL, Pictures, thumbnail
+from pages.pictures import LEVELS, NEIGHBOR_LEVEL, Pictures, thumbnail
 from pages.render import clean, page
 from support.result import Result, SimilarImage
 from support.threads import in_threads
@@ -24,7 +24,7 @@ def result_values(
     """What the templates of a result are filled with; `query` is its image, if it has no file."""
     caption, key = clean(result["generated_caption"]), result["metadata"]["content_hash"]
     return {
-        "query": thumbnail(query if query is not None else pictures.by_hash(key)),
+        "query": thumbnail(pictures.by_hash(key, LEVELS[0][0]) if query is None else query),
         "alt": f"The image that was captioned: {caption}",
         "caption": caption,
         "references": clean(result["query_info"]["captions"]),
@@ -59,7 +59,7 @@ def found_values(
     """Images that were found, with their pictures."""
 
     def picture(one: SimilarImage) -> str | None:
-        return thumbnail(pictures.by_number(one["index"]), level)
+        return thumbnail(pictures.by_number(one["index"], LEVELS[level][0]), level)
 
     uris = in_threads(picture, found)
     rows = [plain_neighbor(one) for one in found]

@@ -17,6 +17,7 @@ from pages.many import Run, card_of, nearest_first, run_pages
 from pages.pictures import Pictures
 from pages.render import MARK, clean, page
 from pages.single import file_name, result_page, search_page
+from support.garbage import without_search_for_garbage
 from support.log import log
 from support.result import Result, SimilarImage
 from support.settings import configured_folder
@@ -77,8 +78,9 @@ def write_run(run: Run, summary: Path, pictures: Pictures) -> Path | None:
     def file_of(number: int) -> str:
         return f"{summary.stem}-page{number + 1}.html" if number else f"{summary.stem}.html"
 
-    for name, html in run_pages(run, pictures, file_of):
-        replace_file(summary.parent / name, [html], SETTING)
+    with without_search_for_garbage():
+        for name, html in run_pages(run, pictures, file_of):
+            replace_file(summary.parent / name, [html], SETTING)
     return _write({}, summary.with_suffix(".html"))
 
 

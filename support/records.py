@@ -61,7 +61,8 @@ class Sample(Mapping[str, Any]):
 
     content_hash: str  # SHA-256 of the file's bytes (of the RGB pixels for a PIL image)
     label: str  # path or dataset row, for people
-    # RGB, or ImageError; with a number, as small as a model that sees so many pixels wants it.
+    # RGB, or ImageError; with `seen`, as small as a model that sees so many pixels wants it; with
+    # `side`, about as small as a picture of so many.
     open_image: Callable[..., Image.Image] = field(repr=False, compare=False)
     captions: tuple[str, ...] = ()
     original_index: int | None = None  # row in the dataset; None for a user's own image
@@ -76,6 +77,10 @@ class Sample(Mapping[str, Any]):
     def image_for(self, seen: int | None) -> Image.Image:
         """The image for a model that sees `seen` pixels of its shorter side; None: any model."""
         return self.open_image() if seen is None else self.open_image(seen)
+
+    def picture(self, side: int) -> Image.Image:
+        """The image for a picture of `side` pixels: of a large JPEG about so many."""
+        return self.open_image(side=side)
 
     @property
     def caption(self) -> str | None:

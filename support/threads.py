@@ -9,6 +9,7 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 MOST_THREADS = 16  # each holds an image while it is decoded
+MOST_AT_ONCE = 16  # items that a thread takes at once; to take each alone costs a tenth of a ms
 
 
 def in_threads(work: Callable[[Item], Output], items: Sequence[Item]) -> list[Output]:
@@ -19,5 +20,7 @@ def in_threads(work: Callable[[Item], Output], items: Sequence[Item]) -> list[Ou
     count = min(len(items), os.cpu_count() or 1, MOST_THREADS)
     if count < 2:
         return [work(item) for item in items]
+    size = max(1, min(MOST_AT_ONCE, len(items) // (4 * count)))
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(work, items))
+        return [out for part in threads.map(lambda part: [*map(work, part)], parts) for out in part]

@@ -194,17 +194,17 @@ def test_a_file_that_shows_another_picture_is_not_shown(pages_on, tmp_path):
     path = tmp_path / "own.png"
     picture(70).save(path)
     key = caption_image(path, *system)["metadata"]["content_hash"]
-    assert Pictures(System(*system)).by_hash(key) is not None
+    assert Pictures(System(*system)).by_hash(key, 360) is not None
     picture(71).save(path)
-    assert Pictures(System(*system)).by_hash(key) is None
+    assert Pictures(System(*system)).by_hash(key, 360) is None
 
 
 def test_a_page_of_many_neighbors_stays_small():
     class Photos(Nothing):
-        def by_hash(self, key):
+        def by_hash(self, key, side):
             return big(int(key))
 
-        def by_number(self, index):
+        def by_number(self, index, side):
             return big(1000 + index)
 
     def big(seed: int):
@@ -271,10 +271,10 @@ def test_the_list_of_pages_is_newest_first(tmp_path, pages_on):
 
 # --- Escaped --------------------------------------------------------------------------------------
 class Nothing:
-    def by_hash(self, key):
+    def by_hash(self, key, side):
         return picture(1)
 
-    def by_number(self, index):
+    def by_number(self, index, side):
         return None
 
     def key_of(self, index):
@@ -329,14 +329,14 @@ def test_each_picture_is_in_a_page_once_and_all_fit():
     asked = []
 
     class Photos:
-        def by_hash(self, key):
+        def by_hash(self, key, side):
             asked.append(key)
             return noise(int(key)).resize((640, 480), Image.Resampling.BICUBIC)
 
         def key_of(self, index):
             return str(index) if index < 10 else None  # among the cards too
 
-        def by_number(self, index):
+        def by_number(self, index, side):
             asked.append(index)
             return noise(1000 + index).resize((640, 480), Image.Resampling.BICUBIC)
 

@@ -68,10 +68,10 @@ def visit(browser):
 
 
 class Pictures:
-    def by_hash(self, key):
+    def by_hash(self, key, side):
         return picture(int(key) % 50, (320, 240))
 
-    def by_number(self, index):
+    def by_number(self, index, side):
         return picture(100 + index % 100, (320, 240))
 
     def key_of(self, index):

@@ -12,14 +12,14 @@ from PIL import Image
 
 from db_manager import slug
 from demo import EMBEDDED
-from experiments.pictures import THUMBNAIL_SIDE
 from image_embedder import EmbeddedImages, load_image_embedder
 from main import initialize_system, run_experiment, search_images
 from support.hub.revisions import locate
 from support.records import Sample
 from support.sources.images import MAX_SIDE, decode_image, small_size
+from support.sources.own import own_sample
 from support.storage.vectors import DECODED_FOR
-from tests.helpers import ROOT
+from tests.helpers import ROOT, picture
 from tests.test_db_manager import CLIP, opened, sample, vector
 
 SEEN = 112
@@ -138,7 +138,7 @@ def test_gallery_queries_and_searches_are_decoded_as_the_file_says(tiny_settings
     # The tiny model's 32 pixels: 9 of the gallery, and for the search the two other experiments and
     # the query. The image that was captioned has so few pixels that its usual decoding serves both
     # models.
-    assert [seen for seen in asked if seen != THUMBNAIL_SIDE] == [32] * 12
+    assert asked == [32] * 12
     images = EmbeddedImages(None, system.db_manager.image_vectors(*_opened(system)))
     assert images.vectors.decoded_for == 32
 
@@ -167,3 +167,13 @@ def test_an_image_that_was_decoded_is_not_decoded_again_unless_small(tmp_path, s
     again = {(4000, 3000), (2000, 1500), (700, 690)} if seen else set()
     assert set(decoded) == again
     assert np.array_equal(vectors, images.embed(samples))
+
+
+def test_a_picture_is_decoded_about_as_small_as_it_is_shown(tmp_path):
+    picture(3).resize((1000, 640)).save(tmp_path / "p.jpg", quality=90)
+    sample = own_sample(tmp_path / "p.jpg")
+    sizes = {side: sample.picture(side).size for side in (900, 480, 300, 72)}
+    assert sizes == {900: (1000, 640), 480: (500, 320), 300: (250, 160), 72: (125, 80)}
+    small, usual = sample.picture(480), sample.image.resize((500, 320))
+    assert np.abs(np.asarray(small, int) - np.asarray(usual, int)).mean() < 3
+    assert own_sample(picture(3)).picture(20).size == picture(3).size

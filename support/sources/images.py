@@ -39,6 +39,7 @@ HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypheis", 
 MAX_SIDE = 2048  # pixels; no model here looks at more, and it bounds the memory of a large photo
 REDUCED = 2  # a JPEG decoded small has so many times the pixels a side that a model sees
 SPARE = 3  # and is decoded to no less than so many, before it is reduced
+ENOUGH = 0.8  # of the pixels wanted a side; fewer would look blurred
 # Of memory for images that are decoded at the same time; one alone may take more.
 TOGETHER_BYTES = 1_000_000_000
 # Pillow holds an image in blocks of this size. Above 32 MiB the C library gives each back to the
@@ -68,6 +69,7 @@ def decode_same(
     digest: str,
     label: str,
     seen: int | None = None,
+    side: int | None = None,
 ) -> Image.Image:
     """The image that `open_bytes` opens, as `decode` gives it, if it still has its SHA-256.
 
@@ -77,14 +79,17 @@ def decode_same(
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise ImageError(f"{label}: the file has changed since it was listed. Run again.")
         file.seek(0)
-        return decode(file, label, seen)
+        return decode(file, label, seen, side)
 
 
-def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.Image:
+def decode(
+    file: BufferedIOBase, label: str, seen: int | None = None, side: int | None = None
+) -> Image.Image:
     """The image in an open file as RGB, upright, at most MAX_SIDE pixels wide and high.
 
     For a model that sees `seen` pixels of the shorter side, a JPEG of many more is decoded small,
-    which is quicker: see `small_size`. Raises ImageError, naming `label`, also for a file or image
+    which is quicker: see `small_size`. For a picture of `side` pixels a JPEG is decoded as small as
+    that allows, or a little smaller. Raises ImageError, naming `label`, also for a file or image
     too large for the memory.
     """
     size = file.seek(0, os.SEEK_END)
@@ -95,12 +100,18 @@ def decode(file: BufferedIOBase, label: str, seen: int | None = None) -> Image.I
         image = _open(file, label)
         with _memory.take(needed_bytes(image, size)):
             small = small_size(image, seen) if seen else None
-            prepare(image, SPARE * seen if seen and small else MAX_SIDE, size, label)
+            least = _shorter_side(image, side) if side else MAX_SIDE
+            prepare(image, SPARE * seen if seen and small else least, size, label)
             if image.format == "TIFF":
                 _allocate(image)
             if small:
                 image = image.resize(small, Image.Resampling.BICUBIC)
             return to_rgb(image)
+
+
+def _shorter_side(image: Image.Image, side: int) -> int:
+    """The least pixels of the shorter side of an image whose longer one should have `side`."""
+    return max(1, int(ENOUGH * side * min(image.size) / max(image.size)))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def _sample_in_memory(image: Image.Image) -> Sample:
     with decoding("the image given"):
         rgb = to_rgb(image.copy())  # to_rgb may shrink its argument in place
     digest = hashlib.sha256(f"RGB {rgb.size}".encode() + rgb.tobytes()).hexdigest()
-    return Sample(content_hash=digest, label="image", open_image=lambda _=None: rgb.copy())
+    return Sample(content_hash=digest, label="image", open_image=lambda *_, **__: rgb.copy())
 
 
 # --- Own images that were captioned ---------------------------------------------------------------
