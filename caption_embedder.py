@@ -41,9 +41,13 @@ class CaptionEmbedder:
 
     def embed_query(self, query: str) -> np.ndarray:
         """(D,) float32, unit length, of a text query, with the model's query prompt."""
+        return self.embed_queries([query])[0]
+
+    def embed_queries(self, queries: Sequence[str]) -> np.ndarray:
+        """(N, D) float32, unit rows, of text queries, with the model's query prompt."""
         prompt = query_prompt(self.name)
         options = {} if prompt is None else {"prompt": prompt}
-        return self._embed([query], self.model.encode_query, **options)[0]
+        return self._embed(queries, self.model.encode_query, **options)
 
     def _embed(
         self, texts: Sequence[str], encode: Callable[..., np.ndarray], **options: str

@@ -40,6 +40,9 @@ CAPTION_EMBEDDING_MODEL = "BAAI/bge-base-en-v1.5"
 CLIP_REVISION = None
 VLM_REVISION = None
 CAPTION_EMBEDDING_REVISION = None
+# `evaluate` only: CLIPScore's own model, that of its paper, so that figures compare with others'.
+CLIPSCORE_MODEL_NAME = "openai/clip-vit-base-patch32"
+CLIPSCORE_REVISION = None
 # Put before a text query. None = what the model saved, or BGE v1.5's own; "" = nothing.
 CAPTION_QUERY_PROMPT = None
 

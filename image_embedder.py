@@ -100,9 +100,9 @@ class ImageEmbedder:
         return unit_rows(features.float().cpu().numpy(), "The text side of the image model")
 
 
-def load_image_embedder(ref: ModelRef) -> ImageEmbedder:
-    """The image model of `ref`, loaded once per process."""
-    return models.load_once("clip", ref, lambda *where: _build(ref.name, *where))
+def load_image_embedder(ref: ModelRef, kind: str = "clip") -> ImageEmbedder:
+    """The image model of `ref`, loaded once per process; one of each `kind` is kept."""
+    return models.load_once(kind, ref, lambda *where: _build(ref.name, *where))
 
 
 def _build(name: str, path: str, arguments: dict[str, Any], device: str) -> ImageEmbedder:

@@ -11,7 +11,7 @@ python main.py status                what the databases hold; also: export, forg
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -32,13 +32,14 @@ from experiments.pools import fixed_pool
 from experiments.results import Clock, build_results, made_with, save_results
 from experiments.runs import Outcome, Prepared, Work, caption_all
 from experiments.search import SearchOptions, queries_of, query_of, search
+from experiments.sweep import planned
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
 from pages import cards, write
 from prompt_generator import build_prompts
 from similarity_search import Pool
 from support.errors import PipelineError
-from support.hub.names import MODEL_KINDS, resolve_names
+from support.hub.names import EVALUATION_KINDS, MODEL_KINDS, resolve_names
 from support.paths import expand_home
 from support.records import Sample
 from support.result import Result, SimilarImage
@@ -133,13 +134,14 @@ def evaluate_retrieval(
     db_manager: DatabaseManager,
     samples: int | None = None,
     arms: Sequence[str] | None = None,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
     """Whether retrieval helps: the first `samples` experiment images under each of `arms`, scored.
 
-    All of both by default. A stopped one goes on; nothing is saved once it has returned.
+    All of both by default, or the points of a `sweep` over settings. A stopped one goes on.
     """
-    system = System(dataset_loader, db_manager)
-    outcome, progress = evaluation.evaluate_system(system, embed_images, samples, arms, EXTRA)
+    system, plan = System(dataset_loader, db_manager), planned(arms, sweep)
+    outcome, progress = evaluation.evaluate_system(system, embed_images, samples, plan, EXTRA)
     progress.close()
     return cards.scores_card(outcome, *tables.card_parts(outcome, SCORES))
 
@@ -303,18 +305,16 @@ def _search_command(arguments: Namespace) -> int:
 
 
 def _evaluate_command(arguments: Namespace) -> int:
-    arms = evaluation.check_arms(arguments.arms)
+    plan = planned(arguments.arms, arguments.sweep)
     metrics.check_packages()
-    system = initialize_system(**flags.repairs(arguments))
+    system = open_system(needed=EVALUATION_KINDS, **flags.repairs(arguments))
     with system.db_manager:
-        experiments = system.dataset_loader.get_experiment_data()
-        evaluation.check_samples(arguments.samples, experiments)
-        asked = arguments.samples, arms, EXTRA
+        asked = arguments.samples, plan, EXTRA
         outcome, progress = evaluation.evaluate_system(system, embed_images, *asked)
     paths = tables.save_evaluation(outcome, SCORES)
     progress.close()  # only now: a full disk must not cost hours of captioning
-    print(tables.evaluation_table(outcome, SCORES))
-    print(printable("Saved: " + ", ".join(map(str, paths))))
+    saved = "Saved: " + ", ".join(map(str, paths))
+    print(tables.evaluation_table(outcome, SCORES), printable(saved), sep="\n")
     parts = tables.page_parts(outcome, SCORES, paths[-1])
     output.show_page(write.write_evaluation(outcome, parts, paths[0], Pictures(system)), arguments)
     return 0

@@ -133,6 +133,10 @@ def _add_evaluate(commands: "Commands[Parser]", common: Parser) -> Parser:
     parser.add_argument("--samples", type=int, metavar="N", help=first)
     arms = "none retrieved random wrong nearest consensus"
     parser.add_argument("--arms", nargs="+", metavar="ARM", help=arms)
+    values = (
+        "caption with each of these values, 0 for TOP_K_SIMILAR being no retrieval; twice: grid"
+    )
+    parser.add_argument("--sweep", action="append", metavar="SETTING=A,B,…", help=values)
     return parser
 
 

@@ -38,7 +38,8 @@ def cache_folders() -> list[Path]:
 
 
 def model(kind: str) -> ModelRef:
-    """The demo's model of a kind ("clip", "vlm" or "text"), named as results record it."""
+    """The demo's model of a kind, named as results record it; its CLIP gives CLIPScore too."""
+    kind = "clip" if kind == "clip_score" else kind
     folder = text_model_folder() if kind == "text" else FOLDER / "models" / kind
     return ModelRef(f"demo/{kind}", str(folder), local=True)
 

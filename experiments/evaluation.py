@@ -1,57 +1,54 @@
 """Does retrieval help? Captions of the same images under several arms, scored, with intervals.
 
-none        no context
-retrieved   the captions of the top-K images, as the pipeline does it
-random      the captions of K random gallery images
-wrong       the captions of the K images least like the query
-nearest     no model: the caption of the most similar image, copied
-consensus   no model: of the top-K captions, the one most like the others
-
-Only original captions are context, and nothing is written to the databases. References are all
-captions of an image.
+The arms are in arms.py, or the points of a sweep. Nothing is written to the databases. References
+are all captions of an image.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import config
 from caption_embedder import CaptionEmbedder, load_caption_embedder
+from experiments.arm_captions import CaptionWriter
+from experiments.arms import NEED_A_PROMPT, Arm, contexts_of
 from experiments.identity import settings_of_former_names, short_hash
+from experiments.near_copies import NearCopies, find_near_copies
 from experiments.progress import CaptionRow, Progress
 from experiments.results import made_with
 from experiments.scores import ImageScores, Scorer
+from experiments.sweep import Plan
 from experiments.system import System
-from image_embedder import EmbeddedImages
-from prompt_generator import build_prompt, context_captions
+from experiments.why import gains
+from image_embedder import EmbeddedImages, ImageEmbedder, load_image_embedder
 from similarity_search import Pool
 from support.batches import batches
 from support.errors import ImageError, PipelineError, SettingError
 from support.extra_scores import ExtraScores
 from support.log import log
-from support.records import Neighbor, Sample
+from support.records import ModelRef, Neighbor, Sample
 from support.result import MadeWith
 from support.settings import caption_settings, changed_settings
 from support.text import first_few
 from vlm_captioner import Captioner, load_captioner
 
-ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
-NEED_A_PROMPT = ("retrieved", "random", "wrong")
-NEED_NEIGHBORS = ("retrieved", "nearest", "consensus")
 Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions that it is shown
+Rows = Mapping[str, list[CaptionRow]]  # arm -> the captions of the images
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The loaded models, and where neighbors are found."""
+    """The models, and where neighbors are found."""
 
     images: EmbeddedImages
-    captioner: Captioner
+    load_captioner: Callable[[], Captioner]  # with config's settings as they are then
     caption_embedder: CaptionEmbedder
+    score_embedder: ImageEmbedder  # of CLIPScore
+    score_model: ModelRef
     pool: Pool  # original captions only
+    gallery: Sequence[Sample]
     made_with: MadeWith
     extra: ExtraScores | None = None  # where captions can be parsed
 
@@ -60,35 +57,33 @@ def evaluate_system(
     system: System,
     embed_images: Callable[[System], EmbeddedImages],
     samples: int | None,
-    arms: Sequence[str] | None,
+    plan: Plan,
     extra: Mapping[str, ExtraScores],
 ) -> "Evaluation":
-    """`evaluate` for the first `samples` experiment images; all of both by default.
+    """`evaluate` as planned for the first `samples` experiment images, by default all.
 
     `extra` are further scores, for datasets by name.
     """
-    chosen, models = check_arms(arms), system.models()
+    experiments = system.dataset_loader.get_experiment_data()
+    _check_samples(samples, experiments)
+    models, score_model = system.models(), system.model("clip_score")
     images = embed_images(system)
+    same = (score_model.path, score_model.revision) == (models.clip.path, models.clip.revision)
     pipeline = Pipeline(
         images=images,
-        captioner=load_captioner(models.vlm),
+        load_captioner=lambda: load_captioner(models.vlm),
         caption_embedder=load_caption_embedder(models.text),
+        score_embedder=images.embedder if same else load_image_embedder(score_model, "clip_score"),
+        score_model=score_model,
         pool=system.pool(images.vectors, generated=False),
+        gallery=system.dataset_loader.get_training_data(),
         made_with=made_with(system.dataset_loader, models),
         extra=extra.get(system.dataset_loader.name),
     )
-    return evaluate(system.dataset_loader.get_experiment_data()[:samples], chosen, pipeline)
+    return evaluate(experiments[:samples], plan, pipeline)
 
 
-def check_arms(names: Sequence[str] | None) -> tuple[str, ...]:
-    """`names` in their usual order, all by default. Raises SettingError for one that is no arm."""
-    unknown = [name for name in names or () if name not in ARMS]
-    if unknown:
-        raise SettingError(f"There is no arm '{unknown[0]}' (--arms). Allowed: {', '.join(ARMS)}.")
-    return tuple(arm for arm in ARMS if not names or arm in names)
-
-
-def check_samples(wanted: int | None, available: Sequence[Sample]) -> None:
+def _check_samples(wanted: int | None, available: Sequence[Sample]) -> None:
     """Raises SettingError when there are not `wanted` images; None means all."""
     if wanted is not None and not 1 <= wanted <= len(available):
         raise SettingError(
@@ -103,40 +98,80 @@ class Evaluation(NamedTuple):
     progress: Progress
 
 
-def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline) -> Evaluation:
-    """Captions `samples` under each arm and scores them; resumes an evaluation that was stopped.
+def evaluate(samples: Sequence[Sample], plan: Plan, pipeline: Pipeline) -> Evaluation:
+    """Captions `samples` under each planned arm and scores them; goes on after a stop.
 
     Raises PipelineError if no sample can be read.
     """
-    arms = _applicable(arms, pipeline.captioner)
+    arms = _applicable(plan.arms, pipeline)
     samples = _readable(samples)
     vectors = _embed(samples, pipeline)
-    nearest = pipeline.pool.neighbors_of(samples, vectors)
-    contexts = _contexts(arms, samples, vectors, nearest, pipeline.pool)
+    copies = find_near_copies(samples, pipeline.gallery)
+    contexts = {arm.name: contexts_of(arm, samples, vectors, pipeline.pool) for arm in arms}
     progress = Progress(*_names(pipeline, contexts))
+    writer = CaptionWriter(pipeline.load_captioner, pipeline.caption_embedder, progress)
     for arm in arms:
-        _caption_arm(arm, samples, contexts[arm], pipeline, progress)
-    rows = {arm: progress.rows(arm, samples) for arm in arms}
-    models = pipeline.images.embedder, pipeline.caption_embedder
-    scorer = Scorer(samples, vectors, *models, pipeline.extra)
-    scores, by_image = scorer.score(_captions(rows), contexts)
-    outcome = {
+        writer.caption(arm, samples, contexts[arm.name])
+    rows = {arm.name: progress.rows(arm.name, samples) for arm in arms}
+    outcome = _outcome(samples, vectors, arms, rows, contexts, copies, pipeline)
+    return Evaluation({**outcome, "sweep": plan.sweep}, progress)
+
+
+def _outcome(
+    samples: Sequence[Sample],
+    vectors: np.ndarray,
+    arms: Sequence[Arm],
+    rows: Rows,
+    contexts: Contexts,
+    copies: NearCopies,
+    pipeline: Pipeline,
+) -> dict[str, Any]:
+    """All that is known of the captions `rows`, JSON-ready."""
+    embedders = pipeline.images.embedder, pipeline.caption_embedder, pipeline.score_embedder
+    scorer = Scorer(samples, vectors, *embedders, pipeline.extra)
+    captions = {arm: [row["caption"] for row in written] for arm, written in rows.items()}
+    baselines = {arm.name: arm.baselines for arm in arms}
+    found = scorer.score(captions, contexts, baselines, [s.content_hash in copies for s in samples])
+    nearest = pipeline.pool.neighbors_of(samples, vectors)
+    model = pipeline.score_model
+    return {
         **pipeline.made_with,
         "settings": caption_settings(),
         "images": len(samples),
-        "scores": scores,
-        "captions": list(_caption_rows(rows, samples, nearest, by_image)),
+        "clip_score_model": {
+            "name": model.name,
+            "revision": model.revision,
+            "circular": pipeline.score_embedder is pipeline.images.embedder,
+        },
+        "near_copies": [
+            {
+                "experiment_index": sample.role_index,
+                "image": sample.label,
+                "gallery_image": copies[sample.content_hash].label,
+            }
+            for sample in samples
+            if sample.content_hash in copies
+        ],
+        "scores": found.scores,
+        "scores_without_near_copies": found.without_copies,
+        "recall": found.recall,
+        "gains": gains(samples, captions, found.by_image, nearest),
+        "captions": list(_caption_rows(rows, samples, nearest, found.by_image)),
     }
-    return Evaluation(outcome, progress)
 
 
-def _applicable(arms: Sequence[str], captioner: Captioner) -> list[str]:
+def _applicable(arms: Sequence[Arm], pipeline: Pipeline) -> list[Arm]:
     """The arms that mean something for this model."""
-    if captioner.takes_prompt or not set(arms) & set(NEED_A_PROMPT):
+    if not any(arm.needs_a_prompt for arm in arms) or pipeline.load_captioner().takes_prompt:
         return list(arms)
     names = ", ".join(NEED_A_PROMPT)
     log.warning("This model takes no prompt; the arms %s do not apply.", names)
-    return [arm for arm in arms if arm not in NEED_A_PROMPT]
+    left = [arm for arm in arms if not arm.needs_a_prompt]
+    there = {arm.name for arm in left}
+    return [
+        replace(arm, baselines={k: v for k, v in arm.baselines.items() if v in there})
+        for arm in left
+    ]
 
 
 def _readable(samples: Sequence[Sample]) -> list[Sample]:
@@ -166,36 +201,6 @@ def _embed(samples: Sequence[Sample], pipeline: Pipeline) -> np.ndarray:
     return np.concatenate(parts)
 
 
-# --- Contexts -------------------------------------------------------------------------------------
-def _contexts(
-    arms: Sequence[str],
-    samples: Sequence[Sample],
-    vectors: np.ndarray,
-    nearest: list[list[Neighbor]],
-    pool: Pool,
-) -> Contexts:
-    """The captions that each arm is shown for each sample; `nearest` are their neighbors."""
-    contexts: Contexts = {}
-    for arm in arms:
-        found = nearest
-        if arm not in NEED_NEIGHBORS:
-            pairs = zip(samples, vectors, strict=True)
-            found = [_others(arm, sample, vector, pool) for sample, vector in pairs]
-        contexts[arm] = [context_captions(neighbors) for neighbors in found]
-    return contexts
-
-
-def _others(arm: str, sample: Sample, vector: np.ndarray, pool: Pool) -> list[Neighbor]:
-    """The images that a baseline takes in place of the nearest ones."""
-    key, k = sample.content_hash, config.TOP_K_SIMILAR
-    if arm == "none":
-        return []
-    if arm == "wrong":
-        return pool.least_similar(vector, key, k)
-    seed = hashlib.sha256(f"{config.RANDOM_SEED}:{key}".encode()).hexdigest()[:15]
-    return pool.at_random(vector, key, k, int(seed, 16))
-
-
 # --- Captions -------------------------------------------------------------------------------------
 def _names(pipeline: Pipeline, contexts: Contexts) -> tuple[str, str]:
     """Names for an evaluation by all that decides its captions, the second as in version 0.1.
@@ -206,63 +211,6 @@ def _names(pipeline: Pipeline, contexts: Contexts) -> tuple[str, str]:
     now = [origin, changed_settings(), contexts]
     former = [origin, settings_of_former_names(), contexts]
     return short_hash(now), short_hash(former)
-
-
-def _caption_arm(
-    arm: str,
-    samples: Sequence[Sample],
-    contexts: Sequence[list[str]],
-    pipeline: Pipeline,
-    progress: Progress,
-) -> None:
-    """Captions the samples that are not done yet under one arm."""
-    pairs = zip(samples, contexts, strict=True)
-    missing = [pair for pair in pairs if (arm, pair[0].content_hash) not in progress.done]
-    done = len(samples) - len(missing)
-    for batch in batches(missing, config.VLM_BATCH_SIZE, f"Arm {arm}", "image", done=done):
-        found = [sample for sample, _ in batch]
-        progress.add(_write(arm, found, [texts for _, texts in batch], pipeline))
-
-
-def _write(
-    arm: str, samples: Sequence[Sample], texts: Sequence[list[str]], pipeline: Pipeline
-) -> list[CaptionRow]:
-    """The captions of a batch, with the prompts that the model was shown (None without one)."""
-    shown: list[str | None]
-    if arm in ("nearest", "consensus"):
-        captions = [_copied(arm, some, pipeline.caption_embedder) for some in texts]
-        shown = [None] * len(texts)
-    else:
-        prompts = [build_prompt(some) for some in texts]
-        images = [sample.image for sample in samples]
-        captions = pipeline.captioner.write_captions(images, prompts)
-        shown = pipeline.captioner.shown(prompts)
-    return [
-        {"arm": arm, "content_hash": sample.content_hash, "caption": caption, "prompt": prompt}
-        for sample, caption, prompt in zip(samples, captions, shown, strict=True)
-    ]
-
-
-def _copied(arm: str, texts: Sequence[str], embedder: CaptionEmbedder) -> str:
-    """The caption of an arm that copies one of `texts`."""
-    if arm == "consensus" and len(texts) > 2:
-        return _consensus(texts, embedder)
-    return texts[0] if texts else ""
-
-
-def _consensus(texts: Sequence[str], embedder: CaptionEmbedder) -> str:
-    """The text with the highest mean cosine similarity to the others; the first among equals."""
-    vectors = embedder.embed_captions(texts)  # (K, D)
-    similarity = np.round(vectors @ vectors.T, 6)
-    return texts[int(np.argmax(similarity.sum(axis=1)))]
-
-
-def _captions(rows: Mapping[str, list[CaptionRow]]) -> dict[str, list[str]]:
-    """Arm -> the captions alone."""
-    captions = {}
-    for arm, written in rows.items():
-        captions[arm] = [row["caption"] for row in written]
-    return captions
 
 
 def _caption_rows(

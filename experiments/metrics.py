@@ -16,6 +16,7 @@ from support.errors import PipelineError
 
 RESAMPLES = 2000
 INTERVAL = 0.95
+PACKAGES = ("pycocoevalcap", "matplotlib", "imagehash")  # METEOR does without its own
 
 _ABBREVIATIONS = (
     "mr|mrs|ms|dr|st|jr|sr|vs|prof|rev|gen|lt|col|sgt|capt|inc|corp|co|etc|mt|ave|blvd|dept"
@@ -127,7 +128,7 @@ def score_captions(captions: Sequence[str], references: Sequence[Sequence[str]])
 
 def check_packages() -> None:
     """Raises PipelineError, with the line to run, without the packages of requirements-eval.txt."""
-    missing = [name for name in ("pycocoevalcap", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise PipelineError(
             f"The evaluation needs {' and '.join(missing)}. Run: python -m pip install -r "
@@ -220,12 +221,14 @@ def paired_interval(
     ours: Callable[[np.ndarray], np.ndarray],
     theirs: Callable[[np.ndarray], np.ndarray],
     weights: np.ndarray,
+    whole: np.ndarray | None = None,
 ) -> Interval:
     """The difference of two statistics on the same images, with its paired bootstrap interval.
 
-    Percentiles over resamples `weights` (R, N).
+    Percentiles over resamples `weights` (R, N); the difference is that of `whole` (N,), by default
+    each image once.
     """
-    whole = np.ones(weights.shape[-1])
+    whole = np.ones(weights.shape[-1]) if whole is None else whole.astype(float)
     tail = 50 * (1 - INTERVAL)
     low, high = np.percentile(ours(weights) - theirs(weights), [tail, 100 - tail])
     return Interval(float(ours(whole) - theirs(whole)), float(low), float(high))

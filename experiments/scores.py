@@ -2,22 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import config
 from caption_embedder import CaptionEmbedder, embed_each
 from experiments import metrics
+from experiments.meteor import MeteorCounts, meteor_counts
+from experiments.recall import Recall, caption_recall, clip_recall
 from image_embedder import ImageEmbedder
+from support.batches import batches
 from support.extra_scores import ExtraScores
 from support.records import Sample
 
-BASELINES = ("none", "retrieved")  # each arm's difference from these is given with its interval
 CLIP_SCORE_PREFIX, CLIP_SCORE_WEIGHT = "A photo depicts ", 2.5  # Hessel et al. 2021, CLIPScore
+Baselines = Mapping[str, Mapping[str, str]]  # arm -> baseline -> the arm that stands for it
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the images (..., N) -> value (...)
 Table = dict[str, dict[str, Any]]  # arm -> metric -> {value, minus_none, minus_retrieved}
 ImageScores = dict[str, dict[str, np.ndarray]]  # arm -> metric -> (N,) its value for each image
+
+
+class Scores(NamedTuple):
+    """All scores of an evaluation."""
+
+    scores: Table
+    without_copies: Table | None  # of the images without a near-copy, where others have one
+    by_image: ImageScores  # of the metrics that each image has
+    recall: dict[str, Recall]  # of retrieval itself
 
 
 @dataclass(frozen=True)
@@ -26,68 +38,97 @@ class Scorer:
 
     samples: Sequence[Sample]
     vectors: np.ndarray  # (N, D) float32 unit rows of the samples' images
-    image_embedder: ImageEmbedder
+    image_embedder: ImageEmbedder  # the one that finds neighbors
     caption_embedder: CaptionEmbedder
+    score_embedder: ImageEmbedder  # the one of CLIPScore
     extra: ExtraScores | None
 
     def score(
-        self, captions: Mapping[str, list[str]], shown: Mapping[str, list[list[str]]]
-    ) -> tuple[Table, ImageScores]:
+        self,
+        captions: Mapping[str, list[str]],
+        shown: Mapping[str, list[list[str]]],
+        baselines: Baselines,
+        has_copy: Sequence[bool],
+    ) -> Scores:
         """Arm -> metric -> {value, and difference and 95 % interval against each baseline}.
 
-        Beside it the values of each image, of the metrics that are means over images. `captions`
-        and `shown` hold, for each arm, the caption of each sample and the captions that were its
-        context.
+        `captions` and `shown` hold, for each arm, the caption of each sample and the captions that
+        were its context; `has_copy` says which samples have a near-copy in the gallery.
         """
-        weights = metrics.bootstrap_weights(len(self.samples), config.RANDOM_SEED % 2**32)
-        text_vectors = self._embed_texts(captions)
-        looks = self._look_vectors(captions)
+        text_vectors, looks = self._embed_texts(captions), self._look_vectors(captions)
+        meteor = meteor_counts(captions, self._references) or {}
+        pictures = self._score_vectors()
         statistics, by_image = {}, {}
         for arm, ours in captions.items():
-            statistics[arm], by_image[arm] = self._statistics(ours, shown[arm], text_vectors, looks)
-        return {arm: _with_intervals(arm, statistics, weights) for arm in statistics}, by_image
+            values = self._values(ours, shown[arm], text_vectors, looks, pictures)
+            statistics[arm], by_image[arm] = self._statistics(ours, values, meteor.get(arm))
+        kept = ~np.array(has_copy, bool)
+        without = None if kept.all() else _table(statistics, baselines, kept)
+        recall = clip_recall(self._references, self.vectors, self.image_embedder)
+        recall |= caption_recall(self._references, captions, text_vectors, self.caption_embedder)
+        return Scores(_table(statistics, baselines, kept | True), without, by_image, recall)
+
+    @property
+    def _references(self) -> list[Sequence[str]]:
+        return [sample.captions for sample in self.samples]
 
     def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
         """Text -> (D,) unit vector; each text once, since all arms share the references."""
-        groups = [*captions.values(), *(sample.captions for sample in self.samples)]
+        groups = [*captions.values(), *self._references]
         texts = dict.fromkeys(text for group in groups for text in group)
         vectors: dict[str, np.ndarray] = {}
         embed_each(list(texts), self.caption_embedder, vectors.update)
         return vectors
 
     def _look_vectors(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-        """Text -> (D,) unit vector by the image model's text side, as CLIPScore wants it."""
-        groups = [*captions.values(), *(sample.captions for sample in self.samples)]
+        """Text -> (D,) unit vector by the text side of CLIPScore's model."""
+        groups = [*captions.values(), *self._references]
         texts = list(dict.fromkeys(text for group in groups for text in group))
-        vectors = self.image_embedder.embed_texts([CLIP_SCORE_PREFIX + text for text in texts])
+        vectors = self.score_embedder.embed_texts([CLIP_SCORE_PREFIX + text for text in texts])
         return dict(zip(texts, vectors, strict=True))
 
-    def _statistics(
+    def _score_vectors(self) -> np.ndarray:
+        """(N, D) unit rows of the samples' images by CLIPScore's model."""
+        if self.score_embedder is self.image_embedder:
+            return self.vectors
+        parts = []
+        for batch in batches(self.samples, config.IMAGE_BATCH_SIZE, "CLIPScore", "image"):
+            parts.append(self.score_embedder.embed([sample.image for sample in batch]))
+        return np.concatenate(parts)
+
+    def _values(
         self,
         captions: Sequence[str],
         shown: Sequence[list[str]],
         text_vectors: Mapping[str, np.ndarray],
         looks: Mapping[str, np.ndarray],
-    ) -> tuple[dict[str, Statistic], dict[str, np.ndarray]]:
-        """Metric -> its value as a function of how often each image counts; and of each image."""
-        references = [sample.captions for sample in self.samples]
-        scores = metrics.score_captions(captions, references)
-        values = {
-            "cider": scores.cider,
-            "rouge_l": scores.rouge_l,
-            "clip_score": clip_score(captions, self.vectors, looks),
-            "ref_clip_score": ref_clip_score(captions, references, self.vectors, looks),
+        pictures: np.ndarray,
+    ) -> dict[str, Any]:
+        """Metric -> (N,) its value for each image, of those that need the models' vectors."""
+        references = self._references
+        return {
+            "clip_score": clip_score(captions, pictures, looks),
+            "ref_clip_score": ref_clip_score(captions, references, pictures, looks),
             "text_cosine": text_cosine(captions, references, text_vectors),
             "copied": copied_shares(captions, shown, references),
             "words": [len(metrics.tokenize(caption).split()) for caption in captions],
-            **self._extra_values(captions, references),
         }
+
+    def _statistics(
+        self, captions: Sequence[str], values: dict[str, Any], meteor: MeteorCounts | None
+    ) -> tuple[dict[str, Statistic], dict[str, np.ndarray]]:
+        """Metric -> its value as a function of how often each image counts; and of each image."""
+        scores = metrics.score_captions(captions, self._references)
+        values = {"cider": scores.cider, "rouge_l": scores.rouge_l, **values}
+        values |= self._extra_values(captions, self._references)
         by_image = {metric: np.asarray(value, float) for metric, value in values.items()}
         statistics = {f"bleu_{n}": _bleu(scores.bleu, n) for n in (1, 2, 3, 4)}
         for n in (1, 2):
             statistics[f"distinct_{n}"] = metrics.distinct_statistic(captions, n)
         for metric, value in by_image.items():
             statistics[metric] = metrics.mean_statistic(value)
+        if meteor is not None:
+            statistics["meteor"], by_image["meteor"] = meteor.of_corpus, meteor.of_images()
         return statistics, by_image
 
     def _extra_values(
@@ -112,19 +153,34 @@ def _bleu(counts: metrics.BleuCounts, n: int) -> Statistic:
     return lambda weights: counts.scores(weights)[..., n - 1]
 
 
+def _table(
+    statistics: Mapping[str, Mapping[str, Statistic]], baselines: Baselines, kept: np.ndarray
+) -> Table:
+    """The values of all arms over the images that are `kept` (N,)."""
+    weights = np.zeros((metrics.RESAMPLES, len(kept)))
+    seed = config.RANDOM_SEED % 2**32
+    weights[:, kept] = metrics.bootstrap_weights(int(kept.sum()), seed) if kept.any() else 0
+    return {
+        arm: _with_intervals(
+            ours, {b: statistics[name] for b, name in baselines[arm].items()}, weights, kept
+        )
+        for arm, ours in statistics.items()
+    }
+
+
 def _with_intervals(
-    arm: str, statistics: Mapping[str, Mapping[str, Statistic]], weights: np.ndarray
+    ours: Mapping[str, Statistic],
+    theirs: Mapping[str, Mapping[str, Statistic]],
+    weights: np.ndarray,
+    kept: np.ndarray,
 ) -> dict[str, Any]:
-    """The values of one arm, each with its differences from the baselines."""
-    whole = np.ones(weights.shape[-1])
+    """The values of one arm, each with its differences from the baselines `theirs`."""
     row: dict[str, dict[str, Any]] = {}
-    for metric, statistic in statistics[arm].items():
-        row[metric] = {"value": float(statistic(whole))}
-        for baseline in BASELINES:
-            if baseline in statistics and baseline != arm:
-                theirs = statistics[baseline][metric]
-                interval = metrics.paired_interval(statistic, theirs, weights)
-                row[metric][f"minus_{baseline}"] = interval._asdict()
+    for metric, statistic in ours.items():
+        row[metric] = {"value": float(statistic(kept.astype(float)))}
+        for baseline, statistics in theirs.items():
+            interval = metrics.paired_interval(statistic, statistics[metric], weights, kept)
+            row[metric][f"minus_{baseline}"] = interval._asdict()
     return row
 
 

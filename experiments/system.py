@@ -30,7 +30,7 @@ class System(NamedTuple):
         At the revision of its vectors in the databases, if there are any. Raises HubError.
         """
         ref = self.dataset_loader.model(kind)
-        if kind == "vlm":
+        if kind in ("vlm", "clip_score"):
             return locate(ref)
         file = config.IMAGE_EMBEDDING_DB if kind == "clip" else config.CAPTION_EMBEDDING_DB
         return locate(ref, self.db_manager.recorded_revision(file, ref))

@@ -1,20 +1,22 @@
-"""The evaluation's results for people: a Markdown table with intervals, and a plot."""
+"""The evaluation's results for people: Markdown tables with intervals, and a plot."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.plots import plot_arms, plot_sweep
 from experiments.results import publish
 from support.extra_scores import ExtraScores
 from support.storage.files import replace_file
 
 Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
+Table = tuple[str, list[str], list[list[str]]]  # name, heads, rows
 METRICS: Headings = {
     "bleu_1": ("BLEU-1", "{:.3f}"),
     "bleu_2": ("BLEU-2", "{:.3f}"),
     "bleu_3": ("BLEU-3", "{:.3f}"),
     "bleu_4": ("BLEU-4", "{:.3f}"),
+    "meteor": ("METEOR", "{:.3f}"),
     "rouge_l": ("ROUGE-L", "{:.3f}"),
     "clip_score": ("CLIPScore", "{:.3f}"),
     "ref_clip_score": ("RefCLIPScore", "{:.3f}"),
@@ -33,42 +35,122 @@ ARM_NAMES = {
     "nearest": "copy of the nearest",
     "consensus": "consensus of the neighbours",
 }
+RECALL_NAMES = {
+    "text_to_image": "text to image, by the image model",
+    "image_to_text": "image to text, by the image model",
+    "references": "text to image, by the image's other references",
+}
 
 
 def evaluation_table(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> str:
-    """The scores as a Markdown table, one arm per row, and the CIDEr differences with intervals."""
-    parts = [_markdown(*table[1:]) for table in score_tables(outcome, extra)]
-    return "\n".join([*parts[0], "", *parts[1]]) + "\n"
+    """All tables as Markdown, each below its name."""
+    lines: list[str] = []
+    for name, heads, rows in evaluation_tables(outcome, extra):
+        lines += ["", f"**{name}**", "", *_markdown(heads, rows)]
+    return "\n".join(lines[1:]) + "\n"
 
 
-def score_tables(
-    outcome: Mapping[str, Any], extra: ExtraScores | None = None
-) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Both tables: name, heads and rows."""
-    scores, headings = outcome["scores"], headings_of(extra)
+def evaluation_tables(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> list[Table]:
+    """All tables of an evaluation that have rows."""
+    found = _score_tables(outcome, outcome["scores"], "", extra)
+    without = outcome["scores_without_near_copies"]
+    if without is not None:
+        left = outcome["images"] - len(outcome["near_copies"])
+        which = f", without the images that have a near-copy in the gallery ({left} are left)"
+        found += _score_tables(outcome, without, which, extra)
+    found.append(_recall_table(outcome))
+    gains = outcome["gains"]
+    if gains is not None:
+        found += [_bins_table(gains), _gains_table("helped", gains), _gains_table("harmed", gains)]
+    return [table for table in found if table[2]]
+
+
+def _score_tables(
+    outcome: Mapping[str, Any], scores: Mapping[str, Any], which: str, extra: ExtraScores | None
+) -> list[Table]:
+    """The scores of each arm, and their differences from the baselines."""
+    headings, titles = headings_of(extra), titles_of(outcome)
     columns = [metric for metric in headings if any(metric in row for row in scores.values())]
+    rows = [
+        [titles[arm], *(headings[metric][1].format(row[metric]["value"]) for metric in columns)]
+        for arm, row in scores.items()
+    ]
+    model = outcome["clip_score_model"]
+    circular = ": circular, the same model chose the neighbours" if model["circular"] else ""
+    name = f"Scores of each arm{which} (CLIPScore by {model['name']}{circular})"
+    return [
+        (name, ["arm", *(headings[metric][0] for metric in columns)], rows),
+        _intervals(scores, titles, columns, headings, which),
+    ]
+
+
+def _intervals(
+    scores: Mapping[str, Any],
+    titles: Mapping[str, str],
+    columns: Sequence[str],
+    headings: Headings,
+    which: str,
+) -> Table:
+    """The differences from the baselines with their paired bootstrap intervals."""
+    shown = [metric for metric in WITH_INTERVALS if metric in columns]
+    pairs = [
+        (metric, baseline)
+        for metric in shown
+        for baseline in ("none", "retrieved")
+        if any(f"minus_{baseline}" in row[metric] for row in scores.values())
+    ]
     rows = []
     for arm, row in scores.items():
-        cells = [headings[metric][1].format(row[metric]["value"]) for metric in columns]
-        rows.append([ARM_NAMES[arm], *cells])
-    heads = ["arm", *(headings[metric][0] for metric in columns)]
-    intervals = "Differences, with paired bootstrap 95 % intervals"
-    return [
-        ("Scores of each arm", heads, rows),
-        (intervals, *_intervals(scores, columns, headings)),
-    ]
+        cells = [_interval(row[metric].get(f"minus_{baseline}")) for metric, baseline in pairs]
+        rows.append([titles[arm], *cells])
+    names = [f"{headings[metric][0]} minus {ARM_NAMES[baseline]}" for metric, baseline in pairs]
+    what = "with paired bootstrap 95 % intervals: over the images, not trainings of the models"
+    return f"Differences{which}, {what}", ["arm", *names], rows if pairs else []
+
+
+def _recall_table(outcome: Mapping[str, Any]) -> Table:
+    titles = {**titles_of(outcome), **RECALL_NAMES}
+    by_caption = "text to image, by the caption of: "
+    rows = []
+    for name, recall in outcome["recall"].items():
+        title = titles[name] if name in RECALL_NAMES else by_caption + titles[name]
+        rows.append([title, *(f"{share:.1%}" for share in recall.values())])
+    heads = ["query and result", *(f"recall@{k}" for k in ("1", "5", "10"))]
+    return f"Retrieval among the {outcome['images']} images", heads, rows
+
+
+def _bins_table(gains: Mapping[str, Any]) -> Table:
+    rows = []
+    for one in gains["by_similarity"]:
+        bounds = f"{one['from']:.3f} to {one['to']:.3f}"
+        rows.append([bounds, str(one["images"]), _interval(one)])
+    heads = ["similarity of the nearest image", "images", "CIDEr, retrieved minus no retrieval"]
+    return "Does retrieval help when something similar is there?", heads, rows
+
+
+def _gains_table(kind: str, gains: Mapping[str, Any]) -> Table:
+    rows = []
+    for one in gains[kind]:
+        nearest = one["nearest"] or {"similarity": float("nan"), "metadata": {"caption": ""}}
+        texts = [one["without"], one["with"], nearest["metadata"]["caption"] or ""]
+        number = str(one["experiment_index"])
+        similarity = f"{nearest['similarity']:.3f}"
+        rows.append([number, f"{one['difference']:+.3f}", *texts, similarity])
+    heads = ["experiment", "CIDEr", "no retrieval", "retrieved", "nearest image", "similarity"]
+    return f"Images that retrieval {kind} most", heads, rows
 
 
 def page_parts(
     outcome: Mapping[str, Any], extra: ExtraScores | None, plot: Path
-) -> tuple[list[Any], Headings, Mapping[str, str], bytes]:
+) -> tuple[list[Table], Headings, Mapping[str, str], bytes]:
     """What the page of an evaluation shows beside its captions."""
-    return score_tables(outcome, extra), headings_of(extra), ARM_NAMES, plot.read_bytes()
+    tables = evaluation_tables(outcome, extra)
+    return tables, headings_of(extra), titles_of(outcome), plot.read_bytes()
 
 
-def card_parts(outcome: Mapping[str, Any], extra: ExtraScores | None) -> tuple[list[Any], bytes]:
+def card_parts(outcome: Mapping[str, Any], extra: ExtraScores | None) -> tuple[list[Table], bytes]:
     """What a notebook shows of an evaluation: its tables, and its plot as a PNG."""
-    return score_tables(outcome, extra), _plot(outcome, extra)
+    return evaluation_tables(outcome, extra), _plot(outcome, extra)
 
 
 def headings_of(extra: ExtraScores | None) -> Headings:
@@ -80,18 +162,13 @@ def headings_of(extra: ExtraScores | None) -> Headings:
     return {**cider, **masked, **METRICS, **extra.headings}
 
 
-def _intervals(
-    scores: Mapping[str, Any], columns: Sequence[str], headings: Headings
-) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: the differences from the baselines with their paired bootstrap intervals."""
-    shown = [metric for metric in WITH_INTERVALS if metric in columns]
-    pairs = [(metric, baseline) for metric in shown for baseline in ("none", "retrieved")]
-    rows = []
-    for arm, row in scores.items():
-        cells = [_interval(row[metric].get(f"minus_{baseline}")) for metric, baseline in pairs]
-        rows.append([ARM_NAMES[arm], *cells])
-    names = [f"{headings[metric][0]} minus {ARM_NAMES[baseline]}" for metric, baseline in pairs]
-    return ["arm", *names], rows
+def titles_of(outcome: Mapping[str, Any]) -> dict[str, str]:
+    """The arms as people call them; those of a sweep by their settings."""
+    titles = {}
+    for arm in outcome["scores"]:
+        kind, *settings = arm.split(", ", 1)
+        titles[arm] = ", ".join([ARM_NAMES.get(kind, kind), *settings])
+    return titles
 
 
 def _interval(cell: Mapping[str, float] | None) -> str:
@@ -101,9 +178,19 @@ def _interval(cell: Mapping[str, float] | None) -> str:
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
-    lines.insert(1, "| --- |" + " ---: |" * (len(heads) - 1))
-    return lines
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (heads, *rows)]
+    columns = zip(*rows, strict=True)
+    aligned = ["---:" if all(map(_is_number, column)) else "---" for column in columns]
+    return [lines[0], "| " + " | ".join(aligned) + " |", *lines[1:]]
+
+
+def _is_number(text: str) -> bool:
+    return text[:1] in "+-.0123456789" or text == "nan"
+
+
+def _cell(text: str) -> str:
+    """A text that ends no cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def save_evaluation(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> list[Path]:
@@ -116,31 +203,9 @@ def save_evaluation(outcome: Mapping[str, Any], extra: ExtraScores | None = None
 
 
 def _plot(outcome: Mapping[str, Any], extra: ExtraScores | None) -> bytes:
-    """Each arm's CIDEr minus that of no retrieval, with 95 % intervals, as a PNG."""
-    from matplotlib.figure import Figure
-
-    scores = outcome["scores"]
-    shown = [metric for metric in WITH_INTERVALS if metric in next(iter(scores.values()))]
-    size = (5.2 * len(shown), 0.5 * len(scores) + 1.3)
-    figure = Figure(figsize=size, layout="constrained")
-    plots = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, metric in zip(plots, shown, strict=True):
-        _plot_metric(axes, metric, scores)
-        axes.set_xlabel(f"{headings_of(extra)[metric][0]}: difference from no retrieval")
-    image = io.BytesIO()
-    figure.savefig(image, dpi=130, format="png")
-    return image.getvalue()
-
-
-def _plot_metric(axes: Any, metric: str, scores: Mapping[str, Any]) -> None:
-    zero = {"difference": 0.0, "low": 0.0, "high": 0.0}
-    for place, row in enumerate(scores.values()):
-        change = row[metric].get("minus_none") or zero  # no retrieval itself, or where it is absent
-        interval = [change["low"], change["high"]]
-        axes.plot(interval, [place, place], color="#3b6ea5", linewidth=2)
-        axes.plot(change["difference"], place, "o", color="#3b6ea5")
-        at = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        axes.annotate(f"{row[metric]['value']:.2f}", (1.02, place), **at)
-    axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_yticks(range(len(scores)), [ARM_NAMES[arm] for arm in scores])
-    axes.invert_yaxis()
+    scores, headings = outcome["scores"], headings_of(extra)
+    measured = next(iter(scores.values()))
+    drawn = {metric: headings[metric][0] for metric in WITH_INTERVALS if metric in measured}
+    if outcome["sweep"] is not None:
+        return plot_sweep(scores, outcome["sweep"], drawn)
+    return plot_arms(scores, titles_of(outcome), drawn)

@@ -12,8 +12,8 @@ Headings = Mapping[str, tuple[str, str]]  # metric -> heading, format
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # name, heads, rows
 EvaluationParts = tuple[Sequence[Table], Headings, Mapping[str, str], bytes]
 # Of each arm of an image.
-SHOWN = ("cider", "cider_masked", "rouge_l", "clip_score", "ref_clip_score", "copied")
-SORTED = ("cider", "cider_masked", "rouge_l", "clip_score", "ref_clip_score", "words")
+SHOWN = ("cider", "cider_masked", "meteor", "rouge_l", "clip_score", "ref_clip_score", "copied")
+SORTED = ("cider", "cider_masked", "meteor", "rouge_l", "clip_score", "ref_clip_score", "words")
 
 
 def evaluation_run(
@@ -31,7 +31,7 @@ def evaluation_run(
     cards = [_card(row, arms, shown, headings, arm_names) for row in rows]
     models = ", ".join(model["name"] for model in outcome["models"].values())
     return Run(
-        title="Evaluation: does retrieval help?",
+        title=_title(outcome["sweep"]),
         kicker=f"{outcome['dataset']}, mode {outcome['mode']}",
         summary=f"{outcome['images']} images under {len(arms)} arms. Models: {models}.",
         cards=cards,
@@ -49,6 +49,12 @@ def evaluation_run(
     )
 
 
+def _title(sweep: Mapping[str, Any] | None) -> str:
+    if sweep is None:
+        return "Evaluation: does retrieval help?"
+    return f"Evaluation: captions by {' and '.join(sweep['settings'])}"
+
+
 def plain_tables(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Tables as templates take them."""
     return [
@@ -61,7 +67,7 @@ def plot_of(plot: bytes) -> dict[str, str]:
     """A PNG of an evaluation, and what it shows."""
     return {
         "plot": "data:image/png;base64," + base64.b64encode(plot).decode(),
-        "plot_alt": "Each arm's CIDEr minus that of no retrieval, with intervals, as in the table.",
+        "plot_alt": "CIDEr minus that of no retrieval, with intervals, as in the table.",
     }
 
 

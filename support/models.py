@@ -35,8 +35,8 @@ def load_once(
     """The model of `ref`, loaded by `build(path, from_pretrained_arguments, device)` once.
 
     `ref` is as `locate` gives it, with the folder of its files. One model of each kind ("clip",
-    "vlm", "text") is kept: another name, revision, device, dtype or setting replaces it. Raises
-    HubError when it cannot be loaded.
+    "vlm", "text", "clip_score") is kept: another name, revision, device, dtype or setting replaces
+    it. Raises HubError when it cannot be loaded.
     """
     device = pick_device()
     dtype = pick_dtype(device)

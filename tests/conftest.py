@@ -71,6 +71,7 @@ def tiny_settings(settings, tiny, photos):
     """`settings` with tiny models and the dataset `photos`."""
     settings.DATASET_NAME = str(photos)
     settings.CLIP_MODEL_NAME = str(tiny("clip"))
+    settings.CLIPSCORE_MODEL_NAME = settings.CLIP_MODEL_NAME
     settings.VLM_MODEL_NAME = str(tiny("idefics3"))
     settings.CAPTION_EMBEDDING_MODEL = str(tiny("bert"))
     return settings
@@ -90,6 +91,7 @@ def tiny_flags(tiny, tmp_path, photos) -> dict[str, str]:
         "--dataset": str(photos),
         "--experiment-samples": "3",
         "--clip-model": str(tiny("clip")),
+        "--clipscore-model": str(tiny("clip")),
         "--vlm-model": str(tiny("idefics3")),
         "--text-model": str(tiny("bert")),
         "--max-new-tokens": "8",

@@ -5,12 +5,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from demo.scoring import mask_places, scene_scores
-from experiments import evaluation, metrics, scores, tables
+from experiments import arms, metrics, recall, scores, tables, why
 from experiments.progress import Progress
 from image_embedder import load_image_embedder
 from main import evaluate_retrieval, initialize_system, run_experiment
@@ -39,7 +40,7 @@ def test_each_arm_is_shown_what_its_name_says(system):
     outcome = evaluate_retrieval(*system)
     dataset_loader = system[0]
     gallery = {sample.caption: sample for sample in dataset_loader.get_training_data()}
-    assert list(outcome["scores"]) == list(evaluation.ARMS) and outcome["images"] == 3
+    assert list(outcome["scores"]) == list(arms.ARMS) and outcome["images"] == 3
     lines = {
         arm: [
             [line[2:] for line in row["prompt"].splitlines() if line.startswith("- ")]
@@ -203,9 +204,9 @@ def test_models_without_a_prompt_get_the_arms_that_apply(tiny_settings, tiny, ca
 
 
 def test_arms_and_samples_are_checked(command):
-    assert evaluation.check_arms(["wrong", "none"]) == ("none", "wrong")
+    assert [arm.name for arm in arms.arms_named(["wrong", "none"])] == ["none", "wrong"]
     with pytest.raises(SettingError, match=r"'best'.*none, retrieved"):
-        evaluation.check_arms(["best"])
+        arms.arms_named(["best"])
     done = command("evaluate", "--samples", "9")
     assert done.returncode == 2 and "1 to 3" in done.stderr
 
@@ -305,3 +306,101 @@ def test_the_table_lists_every_arm(system):
     outcome = evaluate_retrieval(*system, arms=["retrieved", "nearest"])
     table = tables.evaluation_table(outcome)
     assert table.count("| copy of the nearest |") == 2
+
+
+def test_clip_score_has_a_model_of_its_own(tiny_settings, tiny, caplog):
+    system = initialize_system()
+    same = evaluate_retrieval(*system, arms=["none"])
+    assert same["clip_score_model"]["circular"]
+    assert "circular, the same model chose the neighbours" in tables.evaluation_table(same)
+    tiny_settings.CLIPSCORE_MODEL_NAME = str(tiny("siglip"))
+    other = evaluate_retrieval(*system, arms=["none"])
+    model = other["clip_score_model"]
+    assert model["name"] == str(tiny("siglip")) and model["revision"] and not model["circular"]
+    table = tables.evaluation_table(other)
+    assert f"CLIPScore by {tiny('siglip')})" in table
+    embedder = load_image_embedder(locate(configured_model("clip_score")))
+    for number, row in enumerate(other["captions"]):
+        image = system.dataset_loader.get_experiment_data()[number].image
+        text = embedder.embed_texts(["A photo depicts " + row["arms"]["none"]["caption"]])[0]
+        expected = 2.5 * max(float(embedder.embed([image])[0] @ text), 0)
+        found = row["arms"]["none"]["scores"]["clip_score"]
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert other["recall"] == same["recall"]  # by the model that finds neighbors, in both
+
+
+def test_recall_is_counted_as_clip_benchmark_counts_it():
+    generator = np.random.default_rng(1)
+    references = [
+        [f"{image} {n}" for n in range(count)] for image, count in enumerate([2, 1, 3, 4])
+    ]
+    texts = [text for some in references for text in some]
+    owners = [image for image, some in enumerate(references) for _ in some]
+    looks = generator.standard_normal((len(texts), 6)).astype(np.float32)
+    images = generator.standard_normal((4, 6)).astype(np.float32)
+    queries = generator.standard_normal((len(texts), 6)).astype(np.float32)
+    clip = SimpleNamespace(embed_texts=lambda some: looks)
+    found = recall.clip_recall(references, images, clip)
+    similarity = looks @ images.T  # (T, N)
+    for k in (1, 5, 10):
+        by_text = [owners[t] in np.argsort(-similarity[t])[:k] for t in range(len(texts))]
+        by_image = [
+            any(owners[t] == n for t in np.argsort(-similarity[:, n])[:k]) for n in range(4)
+        ]
+        assert found["text_to_image"][str(k)] == pytest.approx(np.mean(by_text))
+        assert found["image_to_text"][str(k)] == pytest.approx(np.mean(by_image))
+    captions = {"arm": ["0 0", "2 1", "2 0", "3 3"]}
+    vectors = dict(zip(texts, looks, strict=True))
+    text = SimpleNamespace(embed_queries=lambda some: queries)
+    found = recall.caption_recall(references, captions, vectors, text)
+    known = np.array([vectors[caption] for caption in captions["arm"]])
+    first = [owners[t] == np.argmax(known @ queries[t]) for t in range(len(texts))]
+    assert found["arm"]["1"] == pytest.approx(np.mean(first))
+    others = []
+    for t, owner in enumerate(owners):
+        if len(references[owner]) > 1:  # an image known by one text alone has no other
+            best = max(
+                (o for o in range(len(texts)) if o != t), key=lambda o: queries[t] @ looks[o]
+            )
+            others.append(owners[best] == owner)
+    assert found["references"]["1"] == pytest.approx(np.mean(others)) and len(others) == 9
+
+
+def test_equal_similarities_keep_their_order():
+    same = np.ones((3, 2), np.float32)
+    clip = SimpleNamespace(embed_texts=lambda some: same)
+    found = recall.clip_recall([["a"], ["b"], ["c"]], same, clip)
+    assert found["text_to_image"] == {"1": pytest.approx(1 / 3), "5": 1.0, "10": 1.0}
+
+
+def test_gains_name_the_images_and_depend_on_the_nearest_neighbor(tiny_settings, photos):
+    outcome = evaluate_retrieval(*initialize_system())
+    found = outcome["gains"]
+    differences = {
+        row["experiment_index"]: row["arms"]["retrieved"]["scores"]["cider"]
+        - row["arms"]["none"]["scores"]["cider"]
+        for row in outcome["captions"]
+    }
+    for kind, sign in (("helped", 1), ("harmed", -1)):
+        listed = [(row["experiment_index"], row["difference"]) for row in found[kind]]
+        expected = sorted(
+            ((n, d) for n, d in differences.items() if sign * d > 0), key=lambda p: -sign * p[1]
+        )
+        assert listed == [(n, pytest.approx(d, abs=1e-5)) for n, d in expected]
+    assert evaluate_retrieval(*initialize_system(), arms=["none"])["gains"] is None
+
+
+def test_bins_hold_as_many_images_each_with_their_mean_gain(settings):
+    similarities, difference = np.linspace(0.9, 0.5, 50), np.arange(50) / 50
+    bins = why._by_similarity(difference, similarities)
+    assert [row["images"] for row in bins] == [10] * 5
+    assert bins[0]["from"] == 0.5 and bins[-1]["to"] == 0.9
+    means = [difference[40 - 10 * n : 50 - 10 * n].mean() for n in range(5)]
+    assert [row["difference"] for row in bins] == pytest.approx(means)
+    assert all(row["low"] < row["difference"] < row["high"] for row in bins)
+    assert sum(row["images"] for row in why._by_similarity(difference[:3], similarities[:3])) == 3
+
+
+def test_more_samples_than_there_are_is_an_error_in_a_notebook_too(system):
+    with pytest.raises(SettingError, match="from 1 to 3"):
+        evaluate_retrieval(*system, samples=9)

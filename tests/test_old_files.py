@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.evaluation import ARMS
+from experiments.arms import ARMS
 from main import (
     evaluate_retrieval,
     initialize_system,

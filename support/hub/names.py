@@ -15,11 +15,13 @@ from support.log import log
 from support.paths import absolute_path
 from support.records import ModelRef, ResolvedNames
 
-MODEL_KINDS = ("clip", "vlm", "text")
+MODEL_KINDS = ("clip", "vlm", "text")  # of the stages
+EVALUATION_KINDS = (*MODEL_KINDS, "clip_score")
 SETTINGS_OF_MODELS = {  # kind -> the settings that name the model and its revision
     "clip": ("CLIP_MODEL_NAME", "CLIP_REVISION"),
     "vlm": ("VLM_MODEL_NAME", "VLM_REVISION"),
     "text": ("CAPTION_EMBEDDING_MODEL", "CAPTION_EMBEDDING_REVISION"),
+    "clip_score": ("CLIPSCORE_MODEL_NAME", "CLIPSCORE_REVISION"),
 }
 MODEL_FILES = ("config.json", "modules.json")  # a model's folder holds one of them
 
@@ -69,7 +71,8 @@ def resolve_names(
         update_cached_refs(repositories)
     missing: list[str] = []
     if config.MODE == "auto":
-        missing = [repository.name for repository in repositories if not repository.is_cached()]
+        names = [repository.name for repository in repositories if not repository.is_cached()]
+        missing = list(dict.fromkeys(names))
     reason = probe_hub() if missing else ""
     if not reason:
         return configured
@@ -142,5 +145,5 @@ def _hub_names(dataset: str, needed: Collection[str]) -> list[HubName]:
     found = []
     if not is_local(dataset):
         found.append(HubName(dataset, "dataset", config.DATASET_REVISION))
-    refs = [configured_model(kind) for kind in MODEL_KINDS if kind in needed]
+    refs = [configured_model(kind) for kind in SETTINGS_OF_MODELS if kind in needed]
     return found + [HubName(ref.name, "model", ref.revision) for ref in refs if not ref.local]
