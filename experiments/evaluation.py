@@ -36,7 +36,7 @@ from support.records import Neighbor, Sample
 from support.result import MadeWith
 from support.settings import caption_settings, changed_settings
 from support.text import first_few
-from vlm_captioner import Captioner, load_captioner
+from vlm_captioner import AnyCaptioner, load_captioner
 
 ARMS = ("none", "retrieved", "random", "wrong", "nearest", "consensus")
 NEED_A_PROMPT = ("retrieved", "random", "wrong")
@@ -49,7 +49,7 @@ class Pipeline:
     """The loaded models, and where neighbors are found."""
 
     images: EmbeddedImages
-    captioner: Captioner
+    captioner: AnyCaptioner
     caption_embedder: CaptionEmbedder
     pool: Pool  # original captions only
     made_with: MadeWith
@@ -130,7 +130,7 @@ def evaluate(samples: Sequence[Sample], arms: Sequence[str], pipeline: Pipeline)
     return Evaluation(outcome, progress)
 
 
-def _applicable(arms: Sequence[str], captioner: Captioner) -> list[str]:
+def _applicable(arms: Sequence[str], captioner: AnyCaptioner) -> list[str]:
     """The arms that mean something for this model."""
     if captioner.takes_prompt or not set(arms) & set(NEED_A_PROMPT):
         return list(arms)

@@ -142,5 +142,8 @@ def _hub_names(dataset: str, needed: Collection[str]) -> list[HubName]:
     found = []
     if not is_local(dataset):
         found.append(HubName(dataset, "dataset", config.DATASET_REVISION))
-    refs = [configured_model(kind) for kind in MODEL_KINDS if kind in needed]
+    kinds = [kind for kind in MODEL_KINDS if kind in needed]
+    if config.VLM_SERVER is not None and "vlm" in kinds:
+        kinds.remove("vlm")
+    refs = [configured_model(kind) for kind in kinds]
     return found + [HubName(ref.name, "model", ref.revision) for ref in refs if not ref.local]
