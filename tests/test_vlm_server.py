@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from support.errors import ServerError, SettingError
 from support.hub.revisions import locate
 from support.server import captioner, retries
 from support.server.captioner import served_model
-from tests.helpers import ROOT, picture, run_python, words_of
+from tests.helpers import ROOT, forget, picture, run_python, words_of
 from tests.vlm_server import MODEL, Reply, VlmServer, colour_of, completion, model_list
 from vlm_captioner import load_captioner
 
@@ -35,6 +36,7 @@ BUSY = Reply(503, {"error": {"message": "still loading"}})
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
+    forget()
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
     monkeypatch.delenv("VLM_SERVER_KEY", raising=False)
 
@@ -112,8 +114,9 @@ def test_white_space_and_lone_surrogates_are_mended(server, served):
     assert served.write_captions(plain(COLOURS[:1]), ["p"]) == ["a dog runs �"]
 
 
-@pytest.mark.parametrize("key", [None, "my-own-key"])
-@pytest.mark.parametrize("place", ["HF_TOKEN", "HUGGINGFACE_TOKEN", "login"])
+@pytest.mark.parametrize(
+    "place, key", [("HF_TOKEN", None), ("login", None), ("HUGGINGFACE_TOKEN", "my-own-key")]
+)
 def test_the_hugging_face_token_reaches_no_server(server, tiny_flags, tmp_path, place, key):
     home = tmp_path / "hf"
     home.mkdir()
@@ -234,7 +237,7 @@ def test_a_wrong_address_is_found_before_the_long_work(
 
 @pytest.mark.parametrize("mode", ["auto", "hub"])
 def test_no_vlm_is_wanted_on_this_machine(server, command, mode):
-    done = command("--mode", mode, vlm_server=server.url, vlm_model="owner/not-here")
+    done = command(mode=mode, vlm_server=server.url, vlm_model="owner/not-here")
     assert done.returncode == 0, done.stderr
     assert "colour " in done.stdout
 
@@ -278,7 +281,7 @@ def test_beams_are_refused(command, server):
         # The last one of these is the plain picture, which shows whose fault it is.
         (Reply(500, {"detail": "out of memory"}), ["500", "out of memory"], 7),
         (Reply(500, ["a list"]), ["500"], 7),
-        (Reply(400, {"detail": "no images"}), ["400", "no images"], 2),
+        (Reply(400, {"detail": "no images"}), ["400", "no images", "VLM_MODEL_NAME"], 2),
         (Reply(body=b"\xff\xfe garbage"), ["OpenAI-compatible"], 2),
         (Reply(body=b"<html>hello</html>"), ["OpenAI-compatible"], 2),
         (Reply(body=b""), ["OpenAI-compatible"], 2),
@@ -379,17 +382,18 @@ def test_an_image_that_gets_no_caption_costs_only_itself(server, command, bad, r
     assert "2 of 3 experiment images captioned" in done.stdout
 
 
-def test_a_dead_server_stops_the_run_which_resumes(server, command, tmp_path):
+@pytest.mark.parametrize("dead, word", [(BUSY, "503"), (Reply(), "cannot be reached")])
+def test_a_dead_server_stops_the_run_which_resumes(server, command, tmp_path, dead, word):
     alive = [True]
 
     def answer(request):
         alive[0] = len(server.completions()) <= 2
-        return colour_of(request) if alive[0] else BUSY
+        return colour_of(request) if alive[0] else dead
 
     server.answer = answer
     flags = {"vlm_server": server.url, "vlm_batch_size": "1", "experiment_samples": "6"}
     stopped = command("--all", **flags)
-    assert stopped.returncode == 1 and "503" in stopped.stderr and "saved" in stopped.stderr
+    assert stopped.returncode == 1 and word in stopped.stderr and "saved" in stopped.stderr
     assert "images failed" not in stopped.stderr  # it was not tried for each image
     assert len(server.completions()) == 2 + 6
     assert len(list((tmp_path / "results").glob("experiment_*.json"))) == 2
@@ -397,6 +401,30 @@ def test_a_dead_server_stops_the_run_which_resumes(server, command, tmp_path):
     finished = command("--all", **flags)
     assert finished.returncode == 0 and "(2 of them earlier)" in finished.stdout
     assert len(server.completions()) == 2 + 6 + 4
+
+
+def test_the_other_requests_end_with_the_first_that_stops_the_run(server, served):
+    def answer(request):
+        if request.image.getpixel((0, 0)) == COLOURS[0]:
+            return Reply(404, {"detail": "gone"}, seconds=0.3)
+        return Reply(503, {}, {"Retry-After": "300"})
+
+    server.answer, before = answer, threading.active_count()
+    start = time.monotonic()
+    with pytest.raises(ServerError, match="gone"):
+        served.write_captions(plain(COLOURS[:4]), ["p"] * 4)
+    while threading.active_count() > before and time.monotonic() < start + 5:
+        time.sleep(0.05)  # connections of the test's server end too
+    assert threading.active_count() <= before and time.monotonic() - start < 5
+
+
+def test_a_server_that_comes_back_with_another_model(server, served, settings):
+    server.answer = lambda request: Reply(404, {"detail": "no such model"})
+    failure_of(served)
+    server.models, server.answer = model_list("org/other"), colour_of
+    again = served_model(server.url)
+    assert again.path == "org/other"
+    assert load_captioner(again).write_captions(plain(COLOURS[:1]), ["p"]) == ["colour 0 10 20"]
 
 
 def test_an_evaluation_by_a_server(server, command):

@@ -112,8 +112,9 @@ def configured_model(kind: str) -> ModelRef:
 def _demo_names(demo: Demo, dataset: str | None, own_images: bool) -> ResolvedNames:
     """The demo's models, on its own dataset or on the user's."""
     if dataset is not None or own_images:
+        what = "captions" if config.VLM_SERVER is None else "neighbors"
         _warn_once(
-            f"Mode demo: these small models know {demo.knows}; captions of other pictures will "
+            f"Mode demo: these small models know {demo.knows}; {what} of other pictures will "
             "make little sense."
         )
     if dataset is None:

@@ -92,6 +92,7 @@ class ServedCaptioner:
         try:
             return persist(request, self._server, stop, attempts)
         except ServerError:
+            _served_name.cache_clear()  # it may come back with another model
             raise
         except PipelineError as error:
             return error

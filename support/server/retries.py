@@ -103,7 +103,8 @@ def _refusal(response: Any, server: str) -> Failure:
         text = f"{said}: it is busy or not ready.{asked} Try again later; what was done is saved."
         return Failure(text, passes=True, wait=pause)
     # A server may answer 500 for one image that it cannot read, and for all when it is broken.
-    text = f"{said}.{asked} Its log may say more."
+    name = "" if status >= 500 else " Is VLM_MODEL_NAME (--vlm-model) a model that it has?"
+    text = f"{said}.{asked}{name} Its log may say more."
     return Failure(text, passes=status >= 500, of_image=True, wait=pause)
 
 
