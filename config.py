@@ -32,6 +32,7 @@ VLM_MODEL_NAME = "HuggingFaceTB/SmolVLM-Instruct"
 # These two take no prompt; they caption from the image alone:
 # VLM_MODEL_NAME = "Salesforce/blip-image-captioning-large"
 # VLM_MODEL_NAME = "microsoft/git-large-coco"
+VLM_SERVER = None  # captions by an OpenAI-compatible server: "http://host:8000/v1"; None = here
 CAPTION_EMBEDDING_MODEL = "BAAI/bge-base-en-v1.5"
 # CAPTION_EMBEDDING_MODEL = "BAAI/bge-large-en-v1.5"
 # CAPTION_EMBEDDING_MODEL = "google/embeddinggemma-300m"  # gated; see `python setup_token.py`

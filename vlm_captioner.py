@@ -11,6 +11,7 @@ import config
 from support import models
 from support.records import GeneratedCaption, ModelRef
 from support.result import MadeWith
+from support.server.captioner import ServedCaptioner, load_served_captioner
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,13 @@ def write_captions(
     ]
 
 
-def load_captioner(ref: ModelRef) -> Captioner:
-    """The VLM of `ref`, loaded once per process."""
+AnyCaptioner = Captioner | ServedCaptioner
+
+
+def load_captioner(ref: ModelRef) -> AnyCaptioner:
+    """The VLM of `ref`, loaded once per process; or a client of the server that has it."""
+    if ref.server is not None:
+        return load_served_captioner(ref)
     splitting = config.VLM_IMAGE_SPLITTING
 
     def build(path: str, arguments: dict[str, Any], device: str) -> Captioner:

@@ -10,7 +10,7 @@ from experiments.progress import CaptionRow, Progress
 from prompt_generator import build_prompt
 from support.batches import batches
 from support.records import Sample
-from vlm_captioner import Captioner
+from vlm_captioner import AnyCaptioner
 
 
 class CaptionWriter:
@@ -21,7 +21,7 @@ class CaptionWriter:
 
     def __init__(
         self,
-        load_captioner: Callable[[], Captioner],
+        load_captioner: Callable[[], AnyCaptioner],
         caption_embedder: CaptionEmbedder,
         progress: Progress,
     ):

@@ -32,7 +32,7 @@ from support.records import ModelRef, Neighbor, Sample
 from support.result import MadeWith
 from support.settings import caption_settings, changed_settings
 from support.text import first_few
-from vlm_captioner import Captioner, load_captioner
+from vlm_captioner import AnyCaptioner, load_captioner
 
 Contexts = dict[str, list[list[str]]]  # arm -> for each image, the captions that it is shown
 Rows = Mapping[str, list[CaptionRow]]  # arm -> the captions of the images
@@ -43,7 +43,7 @@ class Pipeline:
     """The models, and where neighbors are found."""
 
     images: EmbeddedImages
-    load_captioner: Callable[[], Captioner]  # with config's settings as they are then
+    load_captioner: Callable[[], AnyCaptioner]  # with config's settings as they are then
     caption_embedder: CaptionEmbedder
     score_embedder: ImageEmbedder  # of CLIPScore
     score_model: ModelRef

@@ -15,12 +15,20 @@ from db_manager import DatabaseManager
 from experiments.finished import FinishedImages
 from experiments.results import Clock, save_summary, summary_row
 from support.batches import batches
-from support.errors import DatabaseError, HubError, ImageError, MemoryShortage, SettingError
+from support.errors import (
+    DatabaseError,
+    HubError,
+    ImageError,
+    MemoryShortage,
+    ServerError,
+    SettingError,
+)
 from support.log import log
 from support.records import Neighbor, Sample
 from support.result import MadeWith, Result, SummaryRow
 from support.sources.own import own_sample
 from support.storage.lock import runner_number
+from support.text import first_few
 
 Item = Sample | Path
 
@@ -70,7 +78,10 @@ class Outcome:
         """The failures in one line; empty without any."""
         if not self.failures:
             return ""
-        reasons = "; ".join(dict.fromkeys(self.failures.values()))
+        labels: dict[str, list[str]] = {}  # by reason
+        for label, reason in self.failures.items():
+            labels.setdefault(reason, []).append(label)
+        reasons = "; ".join(_with_labels(reason, some) for reason, some in labels.items())
         total = len(self.rows) + len(self.failures)
         return f"{len(self.failures)} of {total} images failed: {reasons}"
 
@@ -78,6 +89,13 @@ class Outcome:
         """What the summary says of `samples`, in their order; without those that failed."""
         hashes = [sample.content_hash for sample in samples]
         return [self.rows[key] for key in hashes if key in self.rows]
+
+
+def _with_labels(reason: str, labels: Sequence[str]) -> str:
+    """A reason with the images that it is about, where it does not name the only one itself."""
+    if len(labels) == 1 and labels[0] in reason:
+        return reason
+    return f"{first_few(labels)}: {reason}"
 
 
 class Summary(NamedTuple):
@@ -187,7 +205,7 @@ class _Runner:
         try:
             prepared = self._prepared(batch, list(following))
             results = self._work.caption(prepared)
-        except (DatabaseError, HubError, MemoryShortage, SettingError):
+        except (DatabaseError, HubError, MemoryShortage, ServerError, SettingError):
             raise  # no other image would fare better
         except Exception as error:  # whatever one image causes is reported at the end
             if len(batch) == 1:

@@ -13,6 +13,7 @@ from similarity_search import CaptionPool, Pool
 from support.candidates import Candidate, Scope, candidates
 from support.hub.revisions import locate
 from support.records import ModelRef, Models
+from support.server.captioner import served_model
 from support.storage.vectors import VectorTable
 
 Index = TypeVar("Index", ImageIndex, CaptionIndex)
@@ -27,8 +28,11 @@ class System(NamedTuple):
     def model(self, kind: str) -> ModelRef:
         """The model of a kind with its files, downloaded where they are missing.
 
-        At the revision of its vectors in the databases, if there are any. Raises HubError.
+        At the revision of its vectors in the databases, if there are any. The VLM is that of
+        config.VLM_SERVER, where it is set. Raises HubError, ServerError.
         """
+        if kind == "vlm" and config.VLM_SERVER is not None:
+            return served_model(config.VLM_SERVER)
         ref = self.dataset_loader.model(kind)
         if kind in ("vlm", "clip_score"):
             return locate(ref)

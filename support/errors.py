@@ -31,5 +31,9 @@ class HubError(PipelineError):
     """A model or dataset that could not be fetched from the Hugging Face Hub."""
 
 
+class ServerError(PipelineError):
+    """A VLM server that cannot be used: no other image would fare better."""
+
+
 class DatabaseError(PipelineError):
     """A database file that cannot be used or written."""

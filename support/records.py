@@ -17,6 +17,8 @@ class ModelRef:
     path: str  # the folder of its files; of a Hub model that is not yet located, its name
     revision: str | None = None  # Hub commit, or the fingerprint of a local folder; None = unknown
     local: bool = False
+    # The address of the server that has it, credentials included; then `path` is its name there.
+    server: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import config
 from support.errors import SettingError
 from support.paths import expand_home
+from support.text import without_credentials
 
 NUMBER = (int, float)
 KIND_NAMES: dict[Any, str] = {
@@ -93,6 +95,9 @@ SETTINGS = (
             decides_caption=False),  # the models decide captions too; runs record them apart
     Setting("VLM_MODEL_NAME", "--vlm-model", str, "vision-language model: Hub name or folder",
             decides_caption=False),
+    Setting("VLM_SERVER", "--vlm-server", str,
+            "captions by an OpenAI-compatible server: http://host:8000/v1",
+            optional=True, decides_caption=False),
     Setting("CAPTION_EMBEDDING_MODEL", "--text-model", str,
             "sentence-transformers model: Hub name or folder", decides_caption=False),
     Setting("CLIP_REVISION", None, str, optional=True, decides_caption=False),
@@ -191,6 +196,8 @@ def check_settings() -> None:
     for setting in SETTINGS:
         _check_value(setting)
     _check_file_names()
+    if config.VLM_SERVER is not None:
+        _check_server(config.VLM_SERVER)
     if "{captions}" not in config.PROMPT_TEMPLATE:
         raise SettingError(
             "PROMPT_TEMPLATE must contain {captions}, where the captions of similar images go."
@@ -222,6 +229,31 @@ def _check_value(setting: Setting) -> None:
             f"{setting.name}{flag} is {value!r}; it must be {setting.allowed()}. Change it in "
             f"config.py{' or with the flag' if flag else ''}."
         )
+
+
+def _check_server(address: str) -> None:
+    if not _is_address(address):
+        raise SettingError(
+            f"VLM_SERVER (--vlm-server) is '{without_credentials(address)}'; it must be "
+            "an address such as http://host:8000/v1, or None. A key goes into the environment "
+            "variable VLM_SERVER_KEY."
+        )
+    if config.NUM_BEAMS > 1:
+        raise SettingError(
+            f"NUM_BEAMS (--num-beams) is {config.NUM_BEAMS}, but a VLM server (VLM_SERVER) takes "
+            "no number of beams. Set it to 1, or VLM_SERVER to None."
+        )
+
+
+def _is_address(text: str) -> bool:
+    """Whether `text` is the http(s) URL of a host, without a query."""
+    try:
+        url = urlsplit(text)
+        has_host = bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or half a pair of brackets
+        return False
+    plain = text.isprintable() and not re.search("[ ?#]", text)
+    return url.scheme in ("http", "https") and has_host and plain
 
 
 def _check_file_names() -> None:

@@ -1,5 +1,6 @@
 """Text from outside, made safe to store and to print."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -17,3 +18,8 @@ def first_few(lines: Sequence[str], limit: int = 5) -> str:
     """The first `limit` of `lines` joined into one text, and how many more there are."""
     shown = "; ".join(lines[:limit])
     return shown if len(lines) <= limit else f"{shown}; and {len(lines) - limit} more"
+
+
+def without_credentials(url: str) -> str:
+    """`url` without user, password and query, any of which may be a secret."""
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])

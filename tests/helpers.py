@@ -98,8 +98,9 @@ def run_python(
 
 
 def forget() -> None:
-    """Lets this process forget what it knows of the Hub, as a new one would."""
+    """Lets this process forget what it knows of Hub and servers, as a new one would."""
     from support.hub import connection, names, revisions
+    from support.server.captioner import _served_name
 
-    for remembered in (revisions.locate, names._warn_once, connection._probe):
+    for remembered in (revisions.locate, names._warn_once, connection._probe, _served_name):
         remembered.cache_clear()

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "support.storage": (*BASE, "support.garbage"),
     "support.sources": BELOW_SOURCES,
     "support.models": (*RECORDS, "support.hub"),
+    "support.server": (*RECORDS, "support.hub", "support.threads"),
     **dict.fromkeys(STAGES, SUPPORT),
     "experiments": (*SUPPORT, *STAGES),
     "pages": SUPPORT,
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 GROUND_FLOOR = {
     *(f"{name}.py" for name in (*STAGES, "config", "main", "setup_token")),
     *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
-    "requirements-heic.txt",
+    *("requirements-heic.txt", "requirements-scale.txt"),
     *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
     *(".ci", "support", "experiments", "pages", "cli", "demo", "docs"),
     *("tests", "benchmarks", "notebooks", "results"),

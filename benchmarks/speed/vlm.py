@@ -24,6 +24,7 @@ def vlm(arguments: Namespace, folder: Path) -> Iterator[Line]:
     config.MAX_NEW_TOKENS = TOKENS
     try:
         captioner = load_captioner(smolvlm_256m(folder / "vlm"))
+        assert isinstance(captioner, Captioner)
         paths = make_photos(folder / "photos", BATCH, (500, 375))
         samples = [own_sample(path) for path in paths]
         images = [sample.image for sample in samples]

@@ -20,7 +20,7 @@ def errors_explained(name: str, kind: str, revision: str | None = None) -> Itera
     except PipelineError:
         raise
     except Exception as error:  # each library has errors of its own
-        raise HubError(_explain(Failure(name, kind, revision, list(_causes(error))))) from error
+        raise HubError(_explain(Failure(name, kind, revision, list(causes(error))))) from error
 
 
 def licence_page(name: str, kind: str = "model") -> str:
@@ -156,7 +156,8 @@ def _from_http_client(error: BaseException) -> bool:
     return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from or among, outermost first."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -115,8 +115,9 @@ def configured_model(kind: str) -> ModelRef:
 def _demo_names(demo: Demo, dataset: str | None, own_images: bool) -> ResolvedNames:
     """The demo's models, on its own dataset or on the user's."""
     if dataset is not None or own_images:
+        what = "captions" if config.VLM_SERVER is None else "neighbors"
         _warn_once(
-            f"Mode demo: these small models know {demo.knows}; captions of other pictures will "
+            f"Mode demo: these small models know {demo.knows}; {what} of other pictures will "
             "make little sense."
         )
     if dataset is None:
@@ -145,5 +146,8 @@ def _hub_names(dataset: str, needed: Collection[str]) -> list[HubName]:
     found = []
     if not is_local(dataset):
         found.append(HubName(dataset, "dataset", config.DATASET_REVISION))
-    refs = [configured_model(kind) for kind in SETTINGS_OF_MODELS if kind in needed]
+    kinds = [kind for kind in SETTINGS_OF_MODELS if kind in needed]
+    if config.VLM_SERVER is not None and "vlm" in kinds:
+        kinds.remove("vlm")
+    refs = [configured_model(kind) for kind in kinds]
     return found + [HubName(ref.name, "model", ref.revision) for ref in refs if not ref.local]

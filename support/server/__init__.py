@@ -1,0 +1,1 @@
+"""A VLM behind a server, config.VLM_SERVER, in place of one in this process."""
