@@ -53,24 +53,25 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": SUPPORT,
     "demo": SUPPORT,
     "main": (*SUPPORT, *STAGES, "experiments", "pages", "cli", "demo"),
+    "scale": PIPELINE,  # a program beside main; imported by nobody but its tests and benchmark
     "setup_token": SUPPORT,
     # How the demo was made, and its commands, are above main; so are benchmarks and tests.
     "demo.making": PIPELINE,
     **dict.fromkeys(DEMO_COMMANDS, ("demo.making",)),
-    "benchmarks": (*PIPELINE, "tests"),
-    "tests": (*PIPELINE, "demo.making", "setup_token"),
+    "benchmarks": (*PIPELINE, "scale", "tests"),
+    "tests": (*PIPELINE, "demo.making", "setup_token", "scale"),
 }
 GROUND_FLOOR = {
     *(f"{name}.py" for name in (*STAGES, "config", "main", "setup_token")),
     *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
-    "requirements-heic.txt",
+    *("requirements-heic.txt", "requirements-scale.txt"),
     *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
-    *(".ci", "support", "experiments", "pages", "cli", "demo", "docs"),
+    *(".ci", "support", "experiments", "pages", "cli", "demo", "scale", "docs"),
     *("tests", "benchmarks", "notebooks", "results"),
 }
 HEAVY = {
     "torch", "transformers", "datasets", "sentence_transformers", "huggingface_hub", "matplotlib",
-    "pycocoevalcap",
+    "pycocoevalcap", "ray", "pymilvus", "pyarrow",
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ TREES = {name: ast.parse((ROOT / path).read_text("utf-8")) for name, path in FIL
 OURS = {name.split(".")[0] for name in FILES}
 ABOVE_MAIN = ("demo.making", *DEMO_COMMANDS, "benchmarks", "tests")
 PROGRAM = [name for name in FILES if not is_in(name, *ABOVE_MAIN)]
-PACKAGES = ("support", "experiments", "pages", "cli", "demo", "benchmarks", "tests")
+PACKAGES = ("support", "experiments", "pages", "cli", "demo", "scale", "benchmarks", "tests")
 
 
 def imported(nodes) -> set[str]:
