@@ -32,17 +32,22 @@ from support.text import first_few, printable
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
+    return process.run(dict.fromkeys(("index", "caption", "search"), _run), argv, flags.parse)
+
+
+def _run(arguments: Namespace) -> int:
+    """A command, once the packages that it needs are there."""
+    cluster.check_packages()
     commands = {"index": _index, "caption": _caption, "search": _search}
-    return process.run(commands, argv, flags.parse)
+    return commands[arguments.command](arguments)
 
 
 def _index(arguments: Namespace) -> int:
-    gallery = _gallery(arguments)
     if is_databases(arguments.source):
-        moved = move_up(arguments.source, gallery, arguments.ann)
+        moved = move_up(arguments.source, _gallery(arguments), arguments.ann)
         print(f"Moved: {moved.images} images; {moved.without_vector} have no vector yet")
         return 0
-    rows = _rows(arguments)
+    rows, gallery = _rows(arguments), _gallery(arguments)
     job = Job(gallery.address, None, cluster.new_attempts(), arguments.ann)
     known, errors = 0, []
     count = 0
@@ -60,11 +65,9 @@ def _index(arguments: Namespace) -> int:
 def _caption(arguments: Namespace) -> int:
     if is_databases(arguments.source):
         raise SettingError(f"'{arguments.source}' holds databases, no images: name the images.")
-    gallery = _gallery(arguments)
+    rows, gallery = _rows(arguments), _gallery(arguments)
     gallery.open()
-    vlm = _model("vlm")
-    out = Output(arguments.out)
-    rows = _rows(arguments)
+    out, vlm = Output(arguments.out), _model("vlm")
     out.claim(gallery.address, vlm)
     out.keep_checkpoints(rows)
     job = Job(gallery.address, vlm, cluster.new_attempts())
@@ -97,7 +100,6 @@ def _search(arguments: Namespace) -> int:
 
 def _gallery(arguments: Namespace) -> Gallery:
     """The gallery at the address given, connected to."""
-    cluster.check_packages()
     use_huggingface_token()
     return Gallery(Address(arguments.milvus, arguments.name, _model("clip"), _model("text")))
 

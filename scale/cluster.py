@@ -5,7 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ def check_packages() -> None:
 
 
 def start() -> None:
-    """Joins the Ray cluster that RAY_ADDRESS names, or starts Ray here, for this machine alone."""
+    """Joins the Ray cluster that RAY_ADDRESS names, or starts Ray here, for this machine alone.
+
+    Before anything connects to Milvus: Ray's processes are forked off, and where gRPC has threads,
+    some never began to run.
+    """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,7 +54,7 @@ def start() -> None:
         options["include_dashboard"] = False
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
         where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
         raise PipelineError(f"Ray {where} cannot be used: {error} Run again?") from error
     silence("ray.data")
@@ -86,11 +90,15 @@ def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Raises the PipelineError that stopped a worker as it was; other errors of Ray as one."""
+    """Raises the PipelineError that stopped a worker as it was; other errors of Ray as one.
+
+    What Ray prints goes to stderr: stdout is for results.
+    """
     import ray
 
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
         for cause in _causes(error):
             if isinstance(cause, PipelineError):

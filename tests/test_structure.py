@@ -210,7 +210,7 @@ def test_importing_a_module_changes_nothing_outside_it():
 
 def test_there_is_one_log_and_only_the_command_line_prints():
     """support.log makes records safe to print, and the command line puts a gate before stdout."""
-    may_print = ("main", "cli", "setup_token", "demo.making")
+    may_print = ("main", "cli", "scale.__main__", "setup_token", "demo.making")
     for name in PROGRAM:
         calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
         called = {getattr(func, "attr", getattr(func, "id", "")) for func in calls}
