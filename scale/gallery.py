@@ -273,10 +273,10 @@ def _connect(url: str) -> Any:
     from pymilvus.exceptions import MilvusException
     from pymilvus.settings import init_log
 
-    if not re.match(r"https?://[^/@\s]+", url):
+    if not re.fullmatch(r"https?://[^/@\s]+(/\w*)?", url):
         raise SettingError(
-            f"'{url}' is no address of a Milvus server; it must be like http://host:19530 (a token "
-            "goes into the variable MILVUS_TOKEN)."
+            f"'{url.rpartition('@')[2]}' is no address of a Milvus server; it must be like "
+            "http://host:19530 (a token goes into the variable MILVUS_TOKEN)."
         )
     init_log("CRITICAL")  # what it logs is raised too
     try:
