@@ -92,13 +92,16 @@ def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
 def errors_explained() -> Iterator[None]:
     """Raises the PipelineError that stopped a worker as it was; other errors of Ray as one.
 
-    What Ray prints goes to stderr: stdout is for results.
+    Ray's work ends with it. What Ray prints goes to stderr: stdout is for results.
     """
     import ray
 
     try:
         with redirect_stdout(sys.stderr):
-            yield
+            try:
+                yield
+            finally:
+                ray.shutdown()
     except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
         for cause in _causes(error):
             if isinstance(cause, PipelineError):
