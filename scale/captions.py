@@ -58,11 +58,13 @@ class Output:
         """Lets Ray leave out those of `rows` that were finished before."""
         from ray.data.checkpoint import CheckpointConfig
 
-        rows.context.checkpoint_config = CheckpointConfig(
+        checkpoints = CheckpointConfig(
             id_column="id",
             checkpoint_path=f"{self._folder}/.finished",
             delete_checkpoint_on_success=False,
         )
+        checkpoints.checkpoint_actor_pool_max_size = 1  # of the CPUs that are left for this
+        rows.context.checkpoint_config = checkpoints
 
     def write(self, rows: Any, least: int) -> None:
         """Writes rows as they come, at least so many to a file."""

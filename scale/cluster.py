@@ -14,7 +14,7 @@ import config
 from support.errors import PipelineError, SettingError
 from support.log import silence
 
-LEAST_CPUS = 3  # of Ray: a worker, reading, and the filter of what is finished
+LEFT_CPUS = 2  # of Ray: one for reading, one for the filter of what is finished
 SMALL_BLOCK = 8 * 2**20  # bytes: what passes between Ray's tasks is saved in such parts
 TRIES = 3
 NOT_SENT = [".git", ".venv", "databases", "results", "demo/.cache", "docs", "tests"]
@@ -49,9 +49,9 @@ def start() -> None:
     options: dict[str, Any] = {"runtime_env": {"working_dir": project, "excludes": NOT_SENT}}
     if not address:
         paths = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
-        cpus = max(LEAST_CPUS, os.cpu_count() or 1)  # reading waits for the disk most of the time
+        cpus = max(LEFT_CPUS + 1, os.cpu_count() or 1)  # reading mostly waits for the disk
         options = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "num_cpus": cpus}
-        options["include_dashboard"] = False
+        options |= {"address": "local", "include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
@@ -73,19 +73,17 @@ def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
     from ray.data import ActorPoolStrategy
 
     there = ray.cluster_resources()
-    most = int(there.get("CPU", 0)) - (LEAST_CPUS - 1)
-    if os.environ.get("RAY_ADDRESS") is None:
-        most = max(1, most) if gpus else max(1, (os.cpu_count() or 1) - 1)
-    if gpus:
-        most = min(most, int(there.get("GPU", 0) / gpus))
+    cpus, cards = int(there.get("CPU", 0)) - LEFT_CPUS, there.get("GPU", 0)
+    most = min(cpus, int(cards / gpus)) if gpus else cpus
     if most < 1 or (workers or 1) > most:
         raise SettingError(
-            f"--workers is {workers or 1} and --gpus {gpus:g}; it must be at most {max(0, most)} "
-            f"workers: Ray has {there.get('CPU', 0):g} CPUs, some of which are left for reading, "
-            f"and {there.get('GPU', 0):g} GPUs."
+            f"--workers is {workers or 1} and --gpus {gpus:g}; Ray has {max(0, cpus)} CPUs beside "
+            f"the {LEFT_CPUS} that are left for reading, and {cards:g} GPUs: room for "
+            f"{max(0, most)} workers."
         )
-    pool = ActorPoolStrategy(size=workers or most)
-    return {"compute": pool, "num_cpus": 1, "num_gpus": gpus}
+    count = workers or most
+    pool = ActorPoolStrategy(size=count)
+    return {"compute": pool, "num_cpus": cpus // count, "num_gpus": gpus}
 
 
 @contextmanager

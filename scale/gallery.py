@@ -111,8 +111,7 @@ class Gallery:
 
     def _description(self, images: str) -> dict[str, Any]:
         """What a collection of images says that it holds; nothing yet when it is new."""
-        asked = {"ids": [DESCRIPTION], "output_fields": ["captions"]}
-        rows = self._ask("get", images, **asked)
+        rows = self._ask("get", images, ids=[DESCRIPTION], output_fields=["captions"])
         return json.loads(rows[0]["captions"]) if rows else {}
 
     def _exists(self) -> bool:
@@ -235,8 +234,7 @@ class Gallery:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                call = getattr(self._client, method)
-                return call(name, timeout=SECONDS_A_CALL, **arguments)
+                return getattr(self._client, method)(name, timeout=SECONDS_A_CALL, **arguments)
             except (MilvusException, grpc.RpcError) as error:
                 if not self._may_recover(name, error) or time.monotonic() > until:
                     raise self._explained(method, name, error) from error
@@ -263,8 +261,8 @@ class Gallery:
                 f"The collection {name} is gone from {self.address.url}: it was dropped. Index it "
                 f"again: python -m scale index. {again}"
             )
-        where = f"Milvus at {self.address.url} failed at {method} of {name}"
-        return GalleryError(f"{where}: {str(reason)[:300]}. Is it running? {again}")
+        failed = f"Milvus at {self.address.url} failed at {method} of {name}: {str(reason)[:300]}"
+        return GalleryError(f"{failed}. Is it running? {again}")
 
 
 def _connect(url: str) -> Any:

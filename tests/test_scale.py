@@ -269,6 +269,28 @@ def _count(url: str, name: str) -> int:
     return gallery._ask("query", gallery._images, output_fields=["count(*)"])[0]["count(*)"]
 
 
+def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
+    from benchmarks.speed.made import CLIP, TEXT
+    from scale.entries import Entry
+    from scale.gallery import Address, Gallery, GalleryError, Sizes
+
+    vectors = np.eye(8, dtype=np.float32)
+    gallery = Gallery(Address(lite.url, "restarted", CLIP, TEXT))
+    assert gallery.create(Sizes(8, 8, None)) == (8, 8, None)
+    entries = [Entry(f"{n:064}", vectors[n], f"/{n}", n, [f"dog {n}"]) for n in range(8)]
+    gallery.put(entries, {f"dog {n}": vectors[n] for n in range(8)})
+    before = gallery.neighbors(vectors, [entry.key for entry in entries])
+    lite.kill()
+    lite.start()
+    assert gallery.neighbors(vectors, [entry.key for entry in entries]) == before
+    assert gallery.captioned(vectors[3])[0].neighbor.caption == "dog 3"
+    lite.kill()
+    monkeypatch.setattr("scale.gallery.PATIENCE", 3.0)
+    with pytest.raises(GalleryError, match=r"Is it running\? What was done is saved: run the same"):
+        gallery.neighbors(vectors, [None] * 8)
+    lite.start()
+
+
 def test_an_image_that_kills_its_process_is_given_up(demo_system, milvus, tmp_path):
     from scale import cluster
     from scale.rows import find_parts, open_rows, read_images
@@ -317,3 +339,9 @@ def test_a_dropped_gallery_and_another_models(demo_system, milvus, gallery_url, 
     gallery._client.drop_collection(gallery._images)
     with pytest.raises(GalleryError, match="is gone .* it was dropped"):
         gallery.neighbors(demo_system.vectors[:1], [None])
+
+
+def test_workers_for_which_there_is_no_room_are_refused(demo_system, lite):
+    command = ("index", demo_system.photos, lite.url, "--gpus", "1")
+    status, stdout, stderr = run_scale(*command)
+    assert (status, stdout) == (2, "") and "0 GPUs: room for 0 workers" in stderr
