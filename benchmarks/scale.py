@@ -18,7 +18,8 @@ import numpy as np
 import config
 from benchmarks.speed.made import CLIP, DIMENSION, TEXT
 from scale.entries import Entry, number_of
-from scale.gallery import Address, Gallery, Sizes
+from scale.gallery import Gallery
+from scale.identity import Address, Sizes
 from tests.scale_servers import MilvusServer
 
 QUERIES, BLOCK = 200, 10_000

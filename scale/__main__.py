@@ -16,7 +16,8 @@ from cli import output, process
 from image_embedder import load_image_embedder
 from scale import cluster, flags
 from scale.captions import Output
-from scale.gallery import Address, Gallery
+from scale.gallery import Gallery
+from scale.identity import Address
 from scale.moving import is_databases, move_up
 from scale.rows import find_parts, open_rows, read_images
 from scale.workers import Captioner, Indexer, Job

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scale.entries import Entry, number_of
-from scale.gallery import Address, Gallery
+from scale.gallery import Gallery
+from scale.identity import Address
 from scale.rows import file_system, is_uri
 from support.errors import SettingError
 from support.paths import absolute_path

@@ -9,18 +9,15 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from image_embedder import BACKEND
 from scale.entries import FIELDS, LONGEST_TEXT, Entry, Found, cut, ranked, ranked_by_caption
+from scale.identity import Address, Sizes, said
 from similarity_search import checked_k
 from support.errors import PipelineError, SettingError
 from support.log import log
-from support.records import ModelRef
 from support.search.nearest import MARGIN
 
 SPARE = 16  # candidates beside four times those wanted
@@ -37,36 +34,6 @@ UNAVAILABLE, NOT_FOUND, NOT_LOADED = 2, 100, 101
 
 class GalleryError(PipelineError):
     """A Milvus server or collection that cannot be used."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the gallery of a dataset is, and which models it belongs to."""
-
-    url: str
-    name: str  # the dataset's, as users call it
-    clip: ModelRef  # with their revisions
-    text: ModelRef
-
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for vectors to be compared, as the gallery's description has it."""
-        models = {"model": self.clip, "text_model": self.text}
-        named = {kind: [ref.name, ref.revision] for kind, ref in models.items()}
-        return {"dataset": self.name, "image_processor": BACKEND, **named}
-
-    @property
-    def prefix(self) -> str:
-        """Of both collections: another model's are others."""
-        text = json.dumps(self.identity(), sort_keys=True)
-        return f"{self.name}_{sha256(text.encode()).hexdigest()[:10]}"
-
-
-class Sizes(NamedTuple):
-    """What models say of their vectors."""
-
-    dimension: int
-    text_dimension: int
-    decoded_for: int | None  # see VectorTable.decoded_for
 
 
 class Gallery:
@@ -107,6 +74,12 @@ class Gallery:
             described = json.dumps({**self.address.identity(), "sizes": sizes})
             row = {**Entry(DESCRIPTION, first, "", 0).row(), "captions": described}
             self._ask("upsert", self._images, data=[row])
+        index = self._ask("describe_index", self._images, index_name="vector")
+        if ann and index["index_type"] != "HNSW":
+            raise GalleryError(
+                f"The gallery '{self.address.name}' at {self.address.url} has an exact index. For "
+                "an approximate one (--ann), index under another --name."
+            )
         return self.open(sizes)
 
     def _description(self, images: str) -> dict[str, Any]:
@@ -144,10 +117,10 @@ class Gallery:
         names = self._client.list_collections()
         others = [n for n in names if re.fullmatch(rf"{address.name}_[0-9a-f]{{10}}_images", n)]
         text = (
-            f"There is no gallery '{address.name}' of {_said(address.identity())} at {address.url}"
+            f"There is no gallery '{address.name}' of {said(address.identity())} at {address.url}"
         )
         for other in filter(None, map(self._description, others)):
-            text += f"; there is one of {_said(other)}"
+            text += f"; there is one of {said(other)}"
         remedy = f"python -m scale index SOURCE {address.url} --name {address.name}"
         return f"{text}. Vectors of two models are never mixed. Index it first: {remedy}"
 
@@ -291,9 +264,3 @@ def _connect(url: str) -> Any:
 def _goes_on(hits: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the last of `hits`, best first, is as similar as the first, up to MARGIN."""
     return hits[-1]["distance"] > hits[0]["distance"] - MARGIN
-
-
-def _said(identity: Mapping[str, Any]) -> str:
-    """The models of a gallery in words."""
-    models = identity["model"], identity["text_model"]
-    return " and ".join(f"{name} ({str(revision)[:14]})" for name, revision in models)

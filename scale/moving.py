@@ -10,7 +10,8 @@ from caption_embedder import load_caption_embedder
 from db_manager import DatabaseManager, slug
 from image_embedder import BACKEND
 from scale.entries import Entry
-from scale.gallery import Gallery, Sizes
+from scale.gallery import Gallery
+from scale.identity import Sizes
 from support.batches import batches
 from support.errors import SettingError
 from support.paths import expand_home

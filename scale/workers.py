@@ -16,7 +16,8 @@ from image_embedder import ImageEmbedder, load_image_embedder
 from prompt_generator import build_prompts
 from scale.cluster import TRIES
 from scale.entries import Entry, Found, number_of
-from scale.gallery import Address, Gallery, Sizes
+from scale.gallery import Gallery
+from scale.identity import Address, Sizes
 from scale.rows import Row, as_rows
 from support.errors import ImageError, PipelineError
 from support.hub.revisions import locate
