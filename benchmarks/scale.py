@@ -76,10 +76,16 @@ def insert(gallery: Gallery, count: int) -> None:
 
 
 def wait_for_index(gallery: Gallery) -> None:
-    """Returns when the server has indexed all that was inserted."""
+    """Returns when the server has indexed all that was inserted.
+
+    Its smallest segments get no index, and "pending" counts rows twice that are being compacted.
+    """
     client: Any = gallery._client
     client.flush(gallery._images)
-    while client.describe_index(gallery._images, "vector")["pending_index_rows"]:
+    while True:
+        state = client.describe_index(gallery._images, "vector")
+        if state["indexed_rows"] > 0.99 * state["total_rows"]:
+            return
         time.sleep(1)
 
 
@@ -126,7 +132,7 @@ def main() -> None:
         for count in parser.parse_args().sizes:
             queries = make_queries(count)
             true = true_neighbors(count, queries)
-            for ann in (True, False):
+            for ann in (False, True):
                 print(measure(server.url, count, ann, queries, true), flush=True)
         server.kill()
 

@@ -25,7 +25,7 @@ MOST_CANDIDATES = 16_384  # of a search, which is Milvus's limit
 SECONDS_TO_CONNECT, SECONDS_A_CALL = 10.0, 30.0
 PATIENCE = 180.0  # seconds; a killed Milvus was measured to answer searches again after 60
 # How far an HNSW index looks: see benchmarks/README.md for these numbers.
-HNSW = {"M": 32, "efConstruction": 200}
+HNSW = {"M": 16, "efConstruction": 128}
 SEARCHED, MOST_SEARCHED = 4, 32_768  # of its vectors, times the candidates asked for
 DESCRIPTION = "description"  # the key of the row that says what a pair of collections holds
 # Codes of Milvus.
