@@ -132,7 +132,7 @@ def main() -> None:
         for count in parser.parse_args().sizes:
             queries = make_queries(count)
             true = true_neighbors(count, queries)
-            for ann in (False, True):
+            for ann in (True, False):
                 print(measure(server.url, count, ann, queries, true), flush=True)
         server.kill()
 
