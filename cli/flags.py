@@ -74,12 +74,12 @@ def _caption_parser(common: Parser) -> Parser:
         parents=[common],
         allow_abbrev=False,
     )
-    _add_setting(parser, next(s for s in SETTINGS if s.name == "EXPERIMENT_IMAGE_INDEX"))
+    add_setting(parser, next(s for s in SETTINGS if s.name == "EXPERIMENT_IMAGE_INDEX"))
     own = "caption your own images: files, or folders of them"
     parser.add_argument("--image", nargs="+", metavar="PATH", help=own)
     everything = "caption every experiment image; resumes a stopped run"
     parser.add_argument("--all", action="store_true", help=everything)
-    _add_switch(parser, "--recaption", "with --all or --image: caption again")
+    add_switch(parser, "--recaption", "with --all or --image: caption again")
     parser.set_defaults(command="caption", image=None)
     return parser
 
@@ -206,21 +206,21 @@ def repairs(arguments: argparse.Namespace) -> dict[str, bool]:
 # --- Flags of all commands ------------------------------------------------------------------------
 def _common_flags() -> Parser:
     common = Parser(add_help=False, allow_abbrev=False)
-    _add_switch(
+    add_switch(
         common, "--rebuild", "recompute vectors that do not fit or are damaged; captions stay"
     )
-    _add_switch(common, "--verify", "hash every image of the dataset, also where nothing changed")
-    _add_switch(common, "--quiet", "results only: no notices, no progress bars")
-    _add_switch(common, "--open", "open the page that is written in the browser")
-    _add_switch(common, "--debug", "show the traceback of an error")
+    add_switch(common, "--verify", "hash every image of the dataset, also where nothing changed")
+    add_switch(common, "--quiet", "results only: no notices, no progress bars")
+    add_switch(common, "--open", "open the page that is written in the browser")
+    add_switch(common, "--debug", "show the traceback of an error")
     settings = common.add_argument_group("settings, for this run only; the others are in config.py")
     for setting in SETTINGS:
         if setting.flag and setting.name != "EXPERIMENT_IMAGE_INDEX":  # means nothing to a search
-            _add_setting(settings, setting)
+            add_setting(settings, setting)
     return common
 
 
-def _add_switch(group: argparse._ActionsContainer, flag: str, text: str) -> None:
+def add_switch(group: argparse._ActionsContainer, flag: str, text: str) -> None:
     """A flag without a value. One that is not given leaves no attribute."""
     group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
 
@@ -230,7 +230,7 @@ def _number_or_all(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
-def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
+def add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
     """A flag for a setting; where it is not given, config.py's value stands."""
     assert setting.flag is not None
     if setting.kind is bool:

@@ -22,13 +22,17 @@ class Terminated(BaseException):
 Command = Callable[[argparse.Namespace], int]
 
 
-def run(commands: Mapping[str, Command], argv: list[str] | None = None) -> int:
+def run(
+    commands: Mapping[str, Command],
+    argv: list[str] | None = None,
+    parse: Callable[[list[str] | None], argparse.Namespace] = flags.parse,
+) -> int:
     """Runs the command that `argv` names, with its flags; returns the exit status of the process.
 
     0 done, 1 failed, 2 a wrong flag or setting, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     guard_terminal()
-    arguments = flags.parse(argv)
+    arguments = parse(argv)
     _set_up_terminal(quiet=hasattr(arguments, "quiet"))
     try:
         flags.apply(arguments)

@@ -13,3 +13,9 @@ def _on_one_line(record: logging.LogRecord) -> bool:
 
 
 log.addFilter(_on_one_line)
+
+
+def silence(library: str) -> None:
+    """Keeps off the terminal what a library logs that raises its errors too."""
+    for handler in logging.getLogger(library).handlers:
+        handler.setLevel(logging.CRITICAL + 1)

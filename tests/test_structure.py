@@ -54,24 +54,25 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": SUPPORT,
     "demo": SUPPORT,
     "main": (*SUPPORT, *STAGES, "experiments", "pages", "cli", "demo"),
+    "scale": PIPELINE,  # a program beside main; imported by nobody but its tests and benchmark
     "setup_token": SUPPORT,
     # How the demo was made, and its commands, are above main; so are benchmarks and tests.
     "demo.making": PIPELINE,
     **dict.fromkeys(DEMO_COMMANDS, ("demo.making",)),
-    "benchmarks": (*PIPELINE, "tests"),
-    "tests": (*PIPELINE, "demo.making", "setup_token"),
+    "benchmarks": (*PIPELINE, "scale", "tests"),
+    "tests": (*PIPELINE, "demo.making", "setup_token", "scale"),
 }
 GROUND_FLOOR = {
     *(f"{name}.py" for name in (*STAGES, "config", "main", "setup_token")),
     *("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"),
     *("requirements-heic.txt", "requirements-scale.txt"),
     *("README.md", "README.ko.md", "LICENSE", "pyproject.toml", ".gitignore"),
-    *(".ci", "support", "experiments", "pages", "cli", "demo", "docs"),
+    *(".ci", "support", "experiments", "pages", "cli", "demo", "scale", "docs"),
     *("tests", "benchmarks", "notebooks", "results"),
 }
 HEAVY = {
     "torch", "transformers", "datasets", "sentence_transformers", "huggingface_hub", "matplotlib",
-    "pycocoevalcap",
+    "pycocoevalcap", "ray", "pymilvus", "pyarrow",
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ TREES = {name: ast.parse((ROOT / path).read_text("utf-8")) for name, path in FIL
 OURS = {name.split(".")[0] for name in FILES}
 ABOVE_MAIN = ("demo.making", *DEMO_COMMANDS, "benchmarks", "tests")
 PROGRAM = [name for name in FILES if not is_in(name, *ABOVE_MAIN)]
-PACKAGES = ("support", "experiments", "pages", "cli", "demo", "benchmarks", "tests")
+PACKAGES = ("support", "experiments", "pages", "cli", "demo", "scale", "benchmarks", "tests")
 
 
 def imported(nodes) -> set[str]:
@@ -210,7 +211,7 @@ def test_importing_a_module_changes_nothing_outside_it():
 
 def test_there_is_one_log_and_only_the_command_line_prints():
     """support.log makes records safe to print, and the command line puts a gate before stdout."""
-    may_print = ("main", "cli", "setup_token", "demo.making")
+    may_print = ("main", "cli", "scale.__main__", "setup_token", "demo.making")
     for name in PROGRAM:
         calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
         called = {getattr(func, "attr", getattr(func, "id", "")) for func in calls}

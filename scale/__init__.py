@@ -1,0 +1,1 @@
+"""A program beside main.py for what outgrows one machine: `python -m scale`."""

@@ -1,0 +1,152 @@
+"""Ray: started on this machine, or joined; how its processors are shared; its errors."""
+
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import config
+from support.errors import PipelineError, SettingError
+from support.log import silence
+
+LEFT_CPUS = 2  # of Ray: one for reading, one for the filter of what is finished
+SMALL_BLOCK = 8 * 2**20  # bytes: what passes between Ray's tasks is saved in such parts
+TRIES = 3
+NOT_SENT = [".git", ".venv", "databases", "results", "demo/.cache", "docs", "tests"]
+
+
+def check_packages() -> None:
+    """Raises PipelineError, with the line to run, without the packages that this program needs."""
+    missing = [name for name in ("ray", "pymilvus") if find_spec(name) is None]
+    if missing:
+        raise PipelineError(
+            f"scale needs {' and '.join(missing)}. Run: python -m pip install -r "
+            "requirements-scale.txt"
+        )
+
+
+def start() -> None:
+    """Joins the Ray cluster that RAY_ADDRESS names, or starts Ray here, for this machine alone.
+
+    Before anything connects to Milvus: Ray's processes are forked off, and where gRPC has threads,
+    some never began to run.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Bound to 127.0.0.1, as everywhere but on Linux; read when ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+    from ray.data import DataContext
+
+    project = str(Path(config.__file__).resolve().parent)
+    options: dict[str, Any] = {"runtime_env": {"working_dir": project, "excludes": NOT_SENT}}
+    if not address:
+        paths = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+        cpus = max(LEFT_CPUS + 1, os.cpu_count() or 1)  # reading mostly waits for the disk
+        options = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "num_cpus": cpus}
+        options |= {"address": "local", "include_dashboard": False}
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
+        where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
+        raise PipelineError(f"Ray {where} cannot be used: {error} Run again?") from error
+    silence("ray.data")
+    context = DataContext.get_current()
+    context.enable_progress_bars = config.SHOW_PROGRESS and sys.stderr.isatty()
+    context.target_max_block_size = SMALL_BLOCK
+
+
+def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
+    """How many workers there are, and what Ray reserves for each, as map_batches takes it.
+
+    By default as many as there is room for, with CPUs left for reading: without one, Ray would wait
+    for ever. Raises SettingError for more than there is room for.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    there = ray.cluster_resources()
+    cpus, cards = int(there.get("CPU", 0)) - LEFT_CPUS, there.get("GPU", 0)
+    most = min(cpus, int(cards / gpus)) if gpus else cpus
+    if most < 1 or (workers or 1) > most:
+        raise SettingError(
+            f"--workers is {workers or 1} and --gpus {gpus:g}; Ray has {max(0, cpus)} CPUs beside "
+            f"the {LEFT_CPUS} that are left for reading, and {cards:g} GPUs: room for "
+            f"{max(0, most)} workers."
+        )
+    count = workers or most
+    pool = ActorPoolStrategy(size=count)
+    return {"compute": pool, "num_cpus": cpus // count, "num_gpus": gpus}
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Raises the PipelineError that stopped a worker as it was; other errors of Ray as one.
+
+    Ray's work ends with it. What Ray prints goes to stderr: stdout is for results.
+    """
+    import ray
+
+    try:
+        with redirect_stdout(sys.stderr):
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
+        for cause in _causes(error):
+            if isinstance(cause, PipelineError):
+                raise cause from None
+        last = _causes(error)[-1]
+        raise PipelineError(
+            f"A worker failed: {type(last).__name__}: {str(last)[:500]}. What was done is saved: "
+            "run the same command again to go on."
+        ) from error
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it comes from, innermost last."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = getattr(current, "cause", None) or current.__cause__
+    return found
+
+
+# --- What kills its process -----------------------------------------------------------------------
+class Attempts:
+    """Counts how often work on an image was begun and not ended: its process was killed then.
+
+    It lives in a process of its own, which no image can kill.
+    """
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def counts(self, ids: Collection[str]) -> dict[str, int]:
+        """How often work on each of `ids` was begun in vain; only those where it was."""
+        return {name: self._begun[name] for name in ids if self._begun[name]}
+
+    def begin(self, ids: Collection[str]) -> None:
+        """Work on these begins."""
+        self._begun.update(ids)
+
+    def end(self, ids: Collection[str]) -> None:
+        """Work on these has ended, however."""
+        for name in ids:
+            self._begun.pop(name, None)
+
+
+def new_attempts() -> Any:
+    """A handle of `Attempts` that workers on any machine can use."""
+    import ray
+
+    return ray.remote(Attempts).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
