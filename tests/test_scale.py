@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import config
+from support.records import ModelRef
 from tests.scale_servers import LiteServer, MilvusServer, run_scale, scale
 
 pytestmark = pytest.mark.long
