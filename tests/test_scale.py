@@ -276,13 +276,15 @@ def _count(url: str, name: str) -> int:
 
 
 def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
-    from benchmarks.speed.made import CLIP, TEXT
     from scale.entries import Entry
     from scale.gallery import Gallery, GalleryError
     from scale.identity import Address, Sizes
 
+    from support.records import ModelRef
+
     vectors = np.eye(8, dtype=np.float32)
-    gallery = Gallery(Address(lite.url, "restarted", CLIP, TEXT))
+    refs = ModelRef("org/clip", "", "1"), ModelRef("org/text", "", "1")
+    gallery = Gallery(Address(lite.url, "restarted", *refs))
     assert gallery.create(Sizes(8, 8, None)) == (8, 8, None)
     entries = [Entry(f"{n:064}", vectors[n], f"/{n}", n, [f"dog {n}"]) for n in range(8)]
     gallery.put(entries, {f"dog {n}": vectors[n] for n in range(8)})
