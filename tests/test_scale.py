@@ -279,7 +279,6 @@ def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
     from scale.entries import Entry
     from scale.gallery import Gallery, GalleryError
     from scale.identity import Address, Sizes
-
     from support.records import ModelRef
 
     vectors = np.eye(8, dtype=np.float32)
