@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ from support.log import silence
 
 LEFT_CPUS = 2  # of Ray: one for reading, one for the filter of what is finished
 SMALL_BLOCK = 8 * 2**20  # bytes: what passes between Ray's tasks is saved in such parts
+SECONDS_TO_CONNECT = 10.0
 TRIES = 3
 NOT_SENT = [".git", ".venv", "databases", "results", "demo/.cache", "docs", "tests"]
 
@@ -53,14 +55,25 @@ def start() -> None:
         options = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "num_cpus": cpus}
         options |= {"address": "local", "include_dashboard": False}
     try:
+        _probe(address)
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
         where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
-        raise PipelineError(f"Ray {where} cannot be used: {error} Run again?") from error
+        raise PipelineError(
+            f"Ray {where} cannot be used: {error}. Run again; if a cluster asks for a token, give "
+            "RAY_AUTH_MODE=token to the programs and to `ray start` alike."
+        ) from error
     silence("ray.data")
     context = DataContext.get_current()
     context.enable_progress_bars = config.SHOW_PROGRESS and sys.stderr.isatty()
     context.target_max_block_size = SMALL_BLOCK
+
+
+def _probe(address: str | None) -> None:
+    """Raises OSError where nothing listens at host:port: Ray would try for two minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
 
 
 def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:

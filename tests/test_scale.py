@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import config
-from support.records import ModelRef
 from tests.scale_servers import LiteServer, MilvusServer, run_scale, scale
 
 pytestmark = pytest.mark.long
@@ -280,10 +279,11 @@ def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
     from scale.entries import Entry
     from scale.gallery import Gallery, GalleryError
     from scale.identity import Address, Sizes
+    from support.records import ModelRef
 
     vectors = np.eye(8, dtype=np.float32)
-    models = [ModelRef(name, name, "revision") for name in ("org/clip", "org/text")]
-    gallery = Gallery(Address(lite.url, "restarted", *models))
+    refs = ModelRef("org/clip", "", "1"), ModelRef("org/text", "", "1")
+    gallery = Gallery(Address(lite.url, "restarted", *refs))
     assert gallery.create(Sizes(8, 8, None)) == (8, 8, None)
     entries = [Entry(f"{n:064}", vectors[n], f"/{n}", n, [f"dog {n}"]) for n in range(8)]
     gallery.put(entries, {f"dog {n}": vectors[n] for n in range(8)})

@@ -236,6 +236,12 @@ def _answer(server: socket.socket, answer: bytes | None) -> None:
             connection.close()
 
 
+def test_a_ray_cluster_that_is_not_there_is_named(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    done = scale_main("index", str(make_photos(tmp_path / "photos", 2)), "http://127.0.0.1:1")
+    assert done.returncode == 1 and "Ray at RAY_ADDRESS, '127.0.0.1" in done.stderr
+
+
 def test_without_its_packages_it_says_what_to_install():
     code = "import sys; sys.modules['pymilvus'] = None; from scale.__main__ import main; "
     done = run_python("-c", code + "sys.exit(main(['search', 'http://x:1', 'dog']))")
