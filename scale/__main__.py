@@ -5,6 +5,7 @@ python -m scale caption SOURCE OUT --gallery MILVUS      caption images, into Pa
 python -m scale search MILVUS "a dog" | --image p.jpg    find images
 """
 
+import os
 import sys
 from argparse import Namespace
 from typing import Any
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: Namespace) -> int:
     """A command, once the packages that it needs are there."""
     cluster.check_packages()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs is raised too
     commands = {"index": _index, "caption": _caption, "search": _search}
     return commands[arguments.command](arguments)
 
