@@ -3,9 +3,9 @@
 import os
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from support.threads import in_threads
 
@@ -71,8 +71,10 @@ def products_with(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
+def _blas() -> Any:
     """The control of numpy's BLAS library."""
+    from threadpoolctl import ThreadpoolController  # sets an environment variable when imported
+
     return ThreadpoolController().select(internal_api="openblas")
 
 
