@@ -47,7 +47,13 @@ def evaluation_table(outcome: Mapping[str, Any], extra: ExtraScores | None = Non
     lines: list[str] = []
     for name, heads, rows in evaluation_tables(outcome, extra):
         lines += ["", f"**{name}**", "", *_markdown(heads, rows)]
-    return "\n".join(lines[1:]) + "\n"
+    return "\n".join([*lines[1:], "", _copies_line(outcome)]) + "\n"
+
+
+def _copies_line(outcome: Mapping[str, Any]) -> str:
+    """How many images have a near-copy in the gallery, in a sentence."""
+    count = len(outcome["near_copies"])
+    return f"Near-copies in the gallery: of {count or 'none'} of the {outcome['images']} images."
 
 
 def evaluation_tables(outcome: Mapping[str, Any], extra: ExtraScores | None = None) -> list[Table]:

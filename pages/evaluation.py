@@ -30,10 +30,12 @@ def evaluation_run(
     shown = [metric for metric in SHOWN if metric in measured]
     cards = [_card(row, arms, shown, headings, arm_names) for row in rows]
     models = ", ".join(model["name"] for model in outcome["models"].values())
+    copies = len(outcome["near_copies"])
     return Run(
         title=_title(outcome["sweep"]),
         kicker=f"{outcome['dataset']}, mode {outcome['mode']}",
-        summary=f"{outcome['images']} images under {len(arms)} arms. Models: {models}.",
+        summary=f"{outcome['images']} images under {len(arms)} arms, "
+        f"near-copies in the gallery: {copies}. Models: {models}.",
         cards=cards,
         sorts=nearest_first(cards),
         measures={

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from experiments import near_copies
 from experiments.near_copies import find_near_copies
+from experiments.tables import evaluation_table
 from main import evaluate_retrieval, initialize_system
 from support.sources.own import own_sample
 from tests.helpers import make_photos
@@ -108,6 +109,7 @@ def test_scores_are_given_with_and_without_the_images_that_have_one(tiny_setting
     system = initialize_system()
     assert copy.name in {s.label.rsplit("/")[-1] for s in system.dataset_loader.get_training_data()}
     outcome = evaluate_retrieval(*system, arms=["none", "nearest"])
+    assert "Near-copies in the gallery: of 1 of the 3 images." in evaluation_table(outcome)
     (row,) = outcome["near_copies"]
     assert row["gallery_image"] == str(copy)
     kept = [
