@@ -28,6 +28,7 @@ from support.hub.revisions import locate
 from support.hub.token import use_huggingface_token
 from support.log import log
 from support.records import ModelRef
+from support.server.captioner import served_model
 from support.sources.own import own_sample
 from support.text import first_few, printable
 
@@ -54,7 +55,7 @@ def _index(arguments: Namespace) -> int:
     job = Job(gallery.address, None, cluster.new_attempts(), arguments.ann)
     known, errors = 0, []
     count = 0
-    with cluster.errors_explained():
+    with cluster.errors_explained(job.attempts):
         for row in _mapped(rows, Indexer, job, arguments).iter_rows():
             count += 1
             known += row["known"]
@@ -74,7 +75,7 @@ def _caption(arguments: Namespace) -> int:
     out.claim(gallery.address, vlm)
     out.keep_checkpoints(rows)
     job = Job(gallery.address, vlm, cluster.new_attempts())
-    with cluster.errors_explained():
+    with cluster.errors_explained(job.attempts):
         out.write(_mapped(rows, Captioner, job, arguments), arguments.batch)
     if arguments.add:
         out.add_to(gallery)
@@ -108,7 +109,12 @@ def _gallery(arguments: Namespace) -> Gallery:
 
 
 def _model(kind: str) -> ModelRef:
-    """The model of a kind that config names, with its revision; never the demo's unasked."""
+    """The model of a kind that config names, with its revision; never the demo's unasked.
+
+    The VLM is that of config.VLM_SERVER, where it is set.
+    """
+    if kind == "vlm" and config.VLM_SERVER is not None:
+        return served_model(config.VLM_SERVER)
     return locate((demo.model if config.MODE == "demo" else configured_model)(kind))
 
 

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,28 +100,38 @@ def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
 
 
 @contextmanager
-def errors_explained() -> Iterator[None]:
-    """Raises the PipelineError that stopped a worker as it was; other errors of Ray as one.
+def errors_explained(attempts: Any) -> Iterator[None]:
+    """Raises the PipelineError that stopped a worker; other errors of Ray as one.
 
-    Ray's work ends with it. What Ray prints goes to stderr: stdout is for results.
+    `attempts` is a handle of `Attempts`. Ray's work ends with it. What Ray prints goes to stderr:
+    stdout is for results.
     """
     import ray
 
-    try:
-        with redirect_stdout(sys.stderr):
-            try:
-                yield
-            finally:
-                ray.shutdown()
-    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
-        for cause in _causes(error):
-            if isinstance(cause, PipelineError):
-                raise cause from None
-        last = _causes(error)[-1]
-        raise PipelineError(
-            f"A worker failed: {type(last).__name__}: {str(last)[:500]}. What was done is saved: "
-            "run the same command again to go on."
-        ) from error
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
+            raise _explained(error, attempts) from error
+        finally:
+            ray.shutdown()
+
+
+def _explained(error: Exception, attempts: Any) -> PipelineError:
+    import ray
+
+    for cause in _causes(error):
+        if isinstance(cause, PipelineError):
+            return cause
+    # What a worker raises loses its causes on the way here.
+    with suppress(ray.exceptions.RayError):
+        if failure := ray.get(attempts.failure.remote(), timeout=SECONDS_TO_CONNECT):
+            return PipelineError(failure)
+    last = _causes(error)[-1]
+    return PipelineError(
+        f"A worker failed: {type(last).__name__}: {str(last)[:500]}. What was done is saved: run "
+        "the same command again to go on."
+    )
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -138,11 +148,20 @@ def _causes(error: BaseException) -> list[BaseException]:
 class Attempts:
     """Counts how often work on an image was begun and not ended: its process was killed then.
 
-    It lives in a process of its own, which no image can kill.
+    Keeps what stopped a worker, too. It lives in a process of its own, which no image can kill.
     """
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
+        self._failure = ""
+
+    def fail(self, text: str) -> None:
+        """A worker stops with this error."""
+        self._failure = text
+
+    def failure(self) -> str:
+        """What stopped a worker; "" while nothing has."""
+        return self._failure
 
     def counts(self, ids: Collection[str]) -> dict[str, int]:
         """How often work on each of `ids` was begun in vain; only those where it was."""

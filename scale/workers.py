@@ -19,7 +19,7 @@ from scale.entries import Entry, Found, number_of
 from scale.gallery import Gallery
 from scale.identity import Address, Sizes
 from scale.rows import Row, as_rows
-from support.errors import ImageError, PipelineError
+from support.errors import ImageError, PipelineError, ServerError
 from support.hub.revisions import locate
 from support.records import ModelRef
 from support.sources.images import decode_image, may_be_small
@@ -79,7 +79,11 @@ class Worker:
                 done += self.work([group[0]._replace(image=None, error=killed)])
                 continue
             ray.get(attempts.begin.remote(names))
-            done += self.work(group)
+            try:
+                done += self.work(group)
+            except PipelineError as error:
+                ray.get(attempts.fail.remote(str(error)))
+                raise
             ray.get(attempts.end.remote(names))
         return self.as_table(done)
 
@@ -123,6 +127,8 @@ class Worker:
 
 def here(ref: ModelRef) -> ModelRef:
     """A model with its files on this machine. Raises PipelineError if they are others."""
+    if ref.server is not None:
+        return ref
     found = locate(ref)
     if found.revision != ref.revision:
         raise PipelineError(
@@ -144,10 +150,12 @@ def each_if_not_all(
 ) -> list[Any]:
     """`run(items)`; where a model fails, of each item alone, with the error in its place.
 
-    Raises the error where several items in a row fail: the fault is not theirs.
+    Raises the error where several items in a row fail, or a server: the fault is not theirs.
     """
     try:
         return list(run(items)) if items else []
+    except ServerError:
+        raise
     except PipelineError as error:
         if len(items) == 1:
             return [error]

@@ -1,5 +1,7 @@
 """`python -m scale` against real engines: Milvus servers, and Ray, on loopback."""
 
+import io
+import json
 import os
 import shutil
 import signal
@@ -10,9 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import config
 from tests.scale_servers import LiteServer, MilvusServer, run_scale, scale
+from tests.vlm_server import MODEL, Reply, VlmServer, colour_of
 
 pytestmark = pytest.mark.long
 pytest.importorskip("ray")
@@ -181,6 +185,42 @@ def test_captions_are_those_of_one_machine(demo_system, gallery_url, tmp_path, s
     system.db_manager.close()
     found = search(Query(expected[7], by="caption"), system, embed_images)
     assert expected[7] in found[0].captions
+
+
+def test_captions_come_from_a_server_and_the_run_goes_on_when_it_is_back(
+    demo_system, lite, tmp_path
+):
+    status, _, stderr = run_scale("index", demo_system.databases, lite.url, "--name", "served")
+    assert status == 0, stderr
+    (tmp_path / "photos").mkdir()
+    for path in sorted(demo_system.photos.iterdir())[:24]:
+        shutil.copy(path, tmp_path / "photos")
+    out = tmp_path / "out"
+    with VlmServer() as server:
+        command = ("caption", tmp_path / "photos", out, "--gallery", lite.url, "--name", "served")
+        command += ("--batch", "8", "--workers", "1", "--vlm-server", server.url)
+
+        def locked_after_eight(request):
+            return colour_of(request) if len(server.completions()) <= 8 else Reply(401, {})
+
+        server.answer = locked_after_eight
+        status, _, stderr = run_scale(*command)
+        assert status == 1 and "variable VLM_SERVER_KEY" in stderr, stderr
+        assert stderr.count("refuses access") == 1 and "Traceback" not in stderr
+        server.answer = colour_of
+        status, stdout, stderr = run_scale(*command)
+        assert (status, stdout) == (0, f"Captioned: 24 images of 24 in {out}\n"), stderr
+        keys = {request.headers["authorization"] for request in server.requests}
+        assert keys == {"Bearer no-key"}
+        answered = Counter(request.prompt for request in server.completions())
+    rows = written(out)
+    assert len({row["key"] for row in rows}) == len(rows) == 24
+    named = {json.loads(row["models"])["vlm"]["name"] for row in rows}
+    assert named == {f"{MODEL} @ {server.url}"}
+    for row in rows:
+        pixel = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB").getpixel((0, 0))
+        assert row["caption"] == "colour {} {} {}".format(*pixel)
+        assert answered[row["prompt"]] >= 1
 
 
 def test_search_prints_as_main_does(demo_system, gallery_url):
