@@ -19,6 +19,7 @@ FLAGS = {  # {folder} stands for the playground's
     "--dataset": "{folder}/photos",
     "--experiment-samples": "3",
     "--clip-model": "{folder}/clip",
+    "--clipscore-model": "{folder}/clip",
     "--vlm-model": "{folder}/vlm",
     "--text-model": "{folder}/text",
     "--max-new-tokens": "4",
