@@ -11,7 +11,7 @@ Only original captions are context.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,12 +78,19 @@ def arms_named(names: Sequence[str] | None) -> list[Arm]:
 
 
 def contexts_of(
-    arm: Arm, samples: Sequence[Sample], vectors: np.ndarray, pool: Pool
+    arm: Arm,
+    samples: Sequence[Sample],
+    vectors: np.ndarray,
+    pool: Pool,
+    nearest: Callable[[int], list[list[Neighbor]]],
 ) -> list[list[str]]:
-    """The captions that an arm is shown for each sample, whose images' `vectors` (N, D) are."""
+    """The captions that an arm is shown for each sample, whose images' `vectors` (N, D) are.
+
+    `nearest(k)` are the samples' k nearest images in `pool`.
+    """
     with arm.configured():
         if arm.kind in BASELINES[1:] + WITHOUT_MODEL:
-            found = pool.neighbors_of(samples, vectors)
+            found = nearest(config.TOP_K_SIMILAR)
         else:
             pairs = zip(samples, vectors, strict=True)
             found = [_others(arm.kind, sample, vector, pool) for sample, vector in pairs]

@@ -6,6 +6,7 @@ are all captions of an image.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,19 +108,23 @@ def evaluate(samples: Sequence[Sample], plan: Plan, pipeline: Pipeline) -> Evalu
     samples = _readable(samples)
     vectors = _embed(samples, pipeline)
     copies = find_near_copies(samples, pipeline.gallery)
-    contexts = {arm.name: contexts_of(arm, samples, vectors, pipeline.pool) for arm in arms}
+    nearest = cache(lambda k: pipeline.pool.neighbors_of(samples, vectors, k))
+    asked = samples, vectors, pipeline.pool, nearest
+    contexts = {arm.name: contexts_of(arm, *asked) for arm in arms}
     progress = Progress(*_names(pipeline, contexts))
     writer = CaptionWriter(pipeline.load_captioner, pipeline.caption_embedder, progress)
     for arm in arms:
         writer.caption(arm, samples, contexts[arm.name])
     rows = {arm.name: progress.rows(arm.name, samples) for arm in arms}
-    outcome = _outcome(samples, vectors, arms, rows, contexts, copies, pipeline)
+    found = nearest(config.TOP_K_SIMILAR)
+    outcome = _outcome(samples, vectors, found, arms, rows, contexts, copies, pipeline)
     return Evaluation({**outcome, "sweep": plan.sweep}, progress)
 
 
 def _outcome(
     samples: Sequence[Sample],
     vectors: np.ndarray,
+    nearest: Sequence[Sequence[Neighbor]],
     arms: Sequence[Arm],
     rows: Rows,
     contexts: Contexts,
@@ -132,7 +137,6 @@ def _outcome(
     captions = {arm: [row["caption"] for row in written] for arm, written in rows.items()}
     baselines = {arm.name: arm.baselines for arm in arms}
     found = scorer.score(captions, contexts, baselines, [s.content_hash in copies for s in samples])
-    nearest = pipeline.pool.neighbors_of(samples, vectors)
     model = pipeline.score_model
     return {
         **pipeline.made_with,

@@ -56,9 +56,8 @@ LEAST_SIDE = 0.7  # of a crop
 
 
 class _Pair(NamedTuple):
-    """An experiment and an image of the gallery that may be one photo."""
+    """An image of the gallery that may be the photo of an experiment."""
 
-    experiment: int
     image: int
     box: Box  # of the larger one, which the other shows
     is_cropped: bool  # the experiment is the smaller one
@@ -71,8 +70,8 @@ def find_near_copies(experiments: Sequence[Sample], gallery: Sequence[Sample]) -
     """
     ours, theirs = _hashes(experiments), _hashes(gallery)  # (N, B), (M, B)
     found: dict[str, Sample] = {}
-    for number, sample in enumerate(experiments):
-        for pair in _candidates(number, ours[number], theirs):
+    for sample, hashes in zip(experiments, ours, strict=True):
+        for pair in _candidates(hashes, theirs):
             other = gallery[pair.image]
             if sample.content_hash not in found and _is_copy(sample, other, pair):
                 found[sample.content_hash] = other
@@ -109,7 +108,7 @@ def _hashes_of(sample: Sample) -> np.ndarray:
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-def _candidates(number: int, hashes: np.ndarray, theirs: np.ndarray) -> list[_Pair]:
+def _candidates(hashes: np.ndarray, theirs: np.ndarray) -> list[_Pair]:
     """What may be a copy of an experiment with `hashes` (B,), the nearest first.
 
     One image may be a part of the other or the other of it: where both may be, both are tried.
@@ -121,7 +120,7 @@ def _candidates(number: int, hashes: np.ndarray, theirs: np.ndarray) -> list[_Pa
         boxes = distances.argmin(axis=1)
         least = distances.min(axis=1)
         for image in np.flatnonzero(least <= MOST_BITS).tolist():
-            pair = _Pair(number, image, BOXES[boxes[image]], is_cropped)
+            pair = _Pair(image, BOXES[boxes[image]], is_cropped)
             pairs.append((int(least[image]), pair))
     return [pair for _, pair in sorted(pairs, key=lambda found: found[0])]
 

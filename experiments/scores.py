@@ -72,18 +72,20 @@ class Scorer:
     def _references(self) -> list[Sequence[str]]:
         return [sample.captions for sample in self.samples]
 
-    def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-        """Text -> (D,) unit vector; each text once, since all arms share the references."""
+    def _texts(self, captions: Mapping[str, list[str]]) -> list[str]:
+        """All captions and references, each once: the arms share the references."""
         groups = [*captions.values(), *self._references]
-        texts = dict.fromkeys(text for group in groups for text in group)
+        return list(dict.fromkeys(text for group in groups for text in group))
+
+    def _embed_texts(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+        """Text -> (D,) unit vector by the text model."""
         vectors: dict[str, np.ndarray] = {}
-        embed_each(list(texts), self.caption_embedder, vectors.update)
+        embed_each(self._texts(captions), self.caption_embedder, vectors.update)
         return vectors
 
     def _look_vectors(self, captions: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
         """Text -> (D,) unit vector by the text side of CLIPScore's model."""
-        groups = [*captions.values(), *self._references]
-        texts = list(dict.fromkeys(text for group in groups for text in group))
+        texts = self._texts(captions)
         vectors = self.score_embedder.embed_texts([CLIP_SCORE_PREFIX + text for text in texts])
         return dict(zip(texts, vectors, strict=True))
 

@@ -1,11 +1,12 @@
 """`evaluate --sweep`: the same images captioned at each of several values of a setting."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from experiments.arms import Arm, arms_named
+from experiments.arms import SETTINGS_OF_PROMPTS, Arm, arms_named
 from support.errors import SettingError
 from support.settings import SETTINGS, Setting
 
@@ -19,7 +20,7 @@ NOT_SWEPT = {
     "USE_GENERATED_AS_CONTEXT": "an evaluation shows original captions only",
 }
 # Without retrieval, these change nothing.
-ONLY_WITH_CONTEXT = (TOP_K, "CAPTIONS_PER_NEIGHBOR", "MAX_CONTEXT_CAPTION_CHARS", "PROMPT_TEMPLATE")
+ONLY_WITH_CONTEXT = {name.upper() for name in SETTINGS_OF_PROMPTS} - {"PROMPT_WITHOUT_CONTEXT"}
 Values = dict[str, list[Any]]  # setting -> its values
 
 
@@ -77,8 +78,7 @@ def check_sweep(values: Mapping[str, Sequence[Any]]) -> Values:
         if wrong is not None or not some:
             raise SettingError(_not_allowed(setting, wrong))
         checked[name] = list(some)
-    points = [len(some) for some in checked.values()]
-    if (count := points[0] * points[-1] if len(points) > 1 else points[0]) > MOST_POINTS:
+    if (count := math.prod(map(len, checked.values()))) > MOST_POINTS:
         raise SettingError(f"The sweep has {count} points; at most {MOST_POINTS} are allowed.")
     return checked
 

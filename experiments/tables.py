@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.plots import plot_arms, plot_sweep
+from experiments.recall import PLACES
 from experiments.results import publish
 from support.extra_scores import ExtraScores
 from support.storage.files import replace_file
@@ -121,7 +122,7 @@ def _recall_table(outcome: Mapping[str, Any]) -> Table:
     for name, recall in outcome["recall"].items():
         title = titles[name] if name in RECALL_NAMES else by_caption + titles[name]
         rows.append([title, *(f"{share:.1%}" for share in recall.values())])
-    heads = ["query and result", *(f"recall@{k}" for k in ("1", "5", "10"))]
+    heads = ["query and result", *(f"recall@{k}" for k in PLACES)]
     return f"Retrieval among the {outcome['images']} images", heads, rows
 
 

@@ -97,6 +97,23 @@ def run_python(
     )
 
 
+def stop_captioning(monkeypatch, at: int) -> list[int]:
+    """Makes the `at`-th batch that a VLM is given end with Ctrl-C; the sizes of all batches."""
+    from vlm_captioner import Captioner
+
+    calls: list[int] = []
+    write = Captioner.write_captions
+
+    def stopped(self, images, prompts):
+        calls.append(len(images))
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return write(self, images, prompts)
+
+    monkeypatch.setattr(Captioner, "write_captions", stopped)
+    return calls
+
+
 def forget() -> None:
     """Lets this process forget what it knows of Hub and servers, as a new one would."""
     from support.hub import connection, names, revisions

@@ -20,6 +20,7 @@ from support.hub.names import configured_model
 from support.hub.revisions import locate
 from support.records import ModelRef
 from support.storage import files
+from tests.helpers import stop_captioning
 from vlm_captioner import Captioner
 
 
@@ -92,15 +93,7 @@ def test_scores_have_paired_intervals_against_both_baselines(system):
 def test_a_stopped_evaluation_goes_on_where_it_was(system, tiny_settings, monkeypatch):
     tiny_settings.VLM_BATCH_SIZE = 1
     whole = evaluate_retrieval(*system)
-    calls, write = [], Captioner.write_captions
-
-    def stopped(self, images, prompts):
-        calls.append(len(images))
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return write(self, images, prompts)
-
-    monkeypatch.setattr(Captioner, "write_captions", stopped)
+    calls = stop_captioning(monkeypatch, at=5)
     with pytest.raises(KeyboardInterrupt):
         evaluate_retrieval(*system)
     partial = next(Path(tiny_settings.RESULTS_DIR).glob("evaluation_*.partial.jsonl"))

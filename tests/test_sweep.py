@@ -11,6 +11,7 @@ from experiments import tables
 from experiments.sweep import parse_sweep, planned
 from main import evaluate_retrieval, initialize_system
 from support.errors import SettingError
+from tests.helpers import stop_captioning
 from vlm_captioner import Captioner
 
 
@@ -132,15 +133,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(tiny_settings, monkeypatch):
     tiny_settings.VLM_BATCH_SIZE = 1
     system, sweep = initialize_system(), {"TOP_K_SIMILAR": [0, 2, 4]}
     whole = evaluate_retrieval(*system, sweep=sweep)
-    calls, write = [], Captioner.write_captions
-
-    def stopped(self, images, prompts):
-        calls.append(len(images))
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return write(self, images, prompts)
-
-    monkeypatch.setattr(Captioner, "write_captions", stopped)
+    calls = stop_captioning(monkeypatch, at=5)
     with pytest.raises(KeyboardInterrupt):
         evaluate_retrieval(*system, sweep=sweep)
     assert config.TOP_K_SIMILAR == 5  # as it was, though stopped at another value
