@@ -29,9 +29,10 @@ from experiments.housekeeping import keep_house
 from experiments.moved import tell_of_moved
 from experiments.pictures import Pictures
 from experiments.pools import fixed_pool
+from experiments.query import SearchOptions, queries_of, query_of
 from experiments.results import Clock, build_results, made_with, save_results
 from experiments.runs import Outcome, Prepared, Work, caption_all
-from experiments.search import SearchOptions, queries_of, query_of, search
+from experiments.search import search
 from experiments.sweep import planned
 from experiments.system import System
 from image_embedder import EmbeddedImages, embed_dataset
@@ -298,9 +299,8 @@ def _search_command(arguments: Namespace) -> int:
             found = [neighbor.as_dict() for neighbor in search(query, system, embed_images)]
             output.print_found(query.text, found, arguments)
             if arguments.page or hasattr(arguments, "open"):
-                image = query.image.image if query.image else None
-                said = query.text, image, query.details()
-                output.show_page(write.write_search(*said, found, Pictures(system)), arguments)
+                page = write.write_search(*query.shown(), found, Pictures(system))
+                output.show_page(page, arguments)
     return 0
 
 

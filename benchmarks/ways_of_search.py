@@ -18,7 +18,7 @@ import config
 import main as pipeline
 from demo.making.queries import matches
 from demo.making.report import QUERIES, TUNING_QUERIES, scene_of
-from experiments import search
+from experiments import query, search
 from experiments.system import System
 from support.records import Neighbor
 
@@ -45,7 +45,7 @@ def main() -> None:
             json.loads(path.read_text("utf-8")) for path in (TUNING_QUERIES, QUERIES)
         )
         for name, queries in (("tuning_queries.json", tuning), ("queries.json", reported)):
-            for by in search.WAYS:
+            for by in query.WAYS:
                 found = [_found(system, facts["query"], by=by) for facts in queries]
                 print(f"{name:<20} by {by:<8} {_precision(found, queries)}", flush=True)
         _print_depths(system, tuning)
@@ -55,8 +55,8 @@ def main() -> None:
 
 
 def _found(system: System, text: str | None, k: int = K, **options: Any) -> Found:
-    query = search.query_of(text, within="gallery", top_k=k, **options)
-    return search.search(query, system, pipeline.embed_images)
+    wanted = query.query_of(text, within="gallery", top_k=k, **options)
+    return search.search(wanted, system, pipeline.embed_images)
 
 
 def _precision(found: Iterable[Found], queries: Iterable[Facts]) -> str:
@@ -86,7 +86,7 @@ def _print_shares(system: System, queries: Sequence[Facts]) -> None:
     records = system.db_manager.captions
     whole = {key: record["captions"] for key, record in records.items()}
     for share in SHARES:
-        found: dict[str, list[Found]] = {by: [] for by in search.WAYS}
+        found: dict[str, list[Found]] = {by: [] for by in query.WAYS}
         for draw in range(DRAWS if share < 1 else 1):
             kept = set(random.Random(draw).sample(sorted(whole), round(share * len(whole))))
             changed = {

@@ -291,7 +291,8 @@ def test_an_own_photo_that_has_gone_is_neither_found_nor_context(tiny_settings, 
 def test_experiments_are_found_by_look_and_by_what_was_written_never_by_references(
     tiny_settings, photos
 ):
-    from experiments.search import query_of, search
+    from experiments.query import query_of
+    from experiments.search import search
     from main import embed_images
 
     system = initialize_system()

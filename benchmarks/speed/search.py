@@ -13,7 +13,7 @@ import main as pipeline
 from benchmarks import full_models
 from benchmarks.speed.made import Databases, key_of, unit_vectors
 from benchmarks.speed.measure import Line, alone, beside
-from experiments.search import WAYS
+from experiments.query import WAYS
 from experiments.system import System
 from support.records import Neighbor, Sample
 from support.storage.vectors import VectorTable

@@ -24,7 +24,7 @@ from demo.names import PLACE_NAMES
 from demo.reading import read_mentions
 from demo.scenes import PLACES, Scene, sample_scene
 from demo.scoring import place_names
-from experiments.search import WAYS
+from experiments.query import WAYS
 from prompt_generator import build_prompt, build_prompts
 from support.hub.revisions import locate
 from support.records import Neighbor, Sample
