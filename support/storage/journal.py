@@ -7,7 +7,7 @@ import os
 import re
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from support.storage.damage import (
     damaged,
     keep_corrupt_copy,
 )
+from support.storage.documents import Document
 from support.storage.errors import open_regular, unreadable, unwritable
 from support.storage.files import remove_leftovers, replace_file
 from support.storage.strict_json import parse_json, to_json
@@ -134,6 +135,18 @@ class Journal:
             file.seek(position.offset)
             updates, position = _parse_lines(file.read(), position)
         return None if None in updates else (_whole(updates), position)
+
+    def apply(self, updates: Iterable[Updates], tables: Mapping[str, Document]) -> None:
+        """Applies its updates to those of `tables`, by file name, that they are of.
+
+        Raises DamagedFile for one that does not fit.
+        """
+        for update in updates:
+            for name in (name for name in update if name in tables):
+                try:
+                    tables[name].update(update[name])
+                except ValueError as error:
+                    raise damaged(self.path, f"an update of {name}: {error}") from error
 
     def missing(self) -> str:
         return f"{self.path} is missing: updates that it alone held are lost"

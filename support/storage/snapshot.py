@@ -1,11 +1,9 @@
 """The documents of a folder in memory, kept up to date with the journal; reads without a lock."""
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from support.errors import DatabaseError
 from support.storage.captions import CaptionTable
-from support.storage.damage import damaged
 from support.storage.documents import Header
 from support.storage.journal import Journal, JournalHeader, Position, Updates
 from support.storage.vectors import VectorTable
@@ -29,14 +27,14 @@ class Snapshot:
         position, self._position = self._position, None
         news = self._journal.read_after(position) if position else None
         updates, position = news or self._load()
-        self._apply(updates)
+        self._journal.apply(updates, self.tables)
         self._position = position
         return position
 
     def apply(self, updates: Updates, position: Position) -> None:
         """Applies an update that this process has written, up to `position`."""
         self.forget()
-        self._apply([updates])
+        self._journal.apply([updates], self.tables)
         self._position = position
 
     def forget(self) -> None:
@@ -94,14 +92,4 @@ class Snapshot:
             updates, position = self._journal.read()
             if position.header == others.header:
                 break  # else a compaction came in between
-        self._apply(updates, {name: table})
-
-    def _apply(self, updates: Iterable[Updates], tables: Mapping[str, Table] | None = None) -> None:
-        tables = self.tables if tables is None else tables
-        for update in updates:
-            for name in (name for name in update if name in tables):
-                try:
-                    tables[name].update(update[name])
-                except ValueError as error:
-                    reason = f"an update of {name}: {error}"
-                    raise damaged(self._journal.path, reason) from error
+        self._journal.apply(updates, {name: table})

@@ -14,7 +14,7 @@ from pathlib import Path
 from support.errors import DatabaseError
 from support.log import log
 from support.storage.captions import CaptionTable
-from support.storage.damage import DamagedFile, damaged
+from support.storage.damage import DamagedFile
 from support.storage.documents import Header, Records
 from support.storage.errors import unwritable
 from support.storage.files import make_folder, sync_folder
@@ -144,17 +144,18 @@ class Store:
             records, keys = changes()
             self.lock.announce("removing what is to be forgotten")
             updates, position = self.journal.read()
-            tables = []
-            for path in vector_files:
-                name = path.relative_to(self.folder).as_posix()
-                tables.append(_vectors_with(path, [u[name] for u in updates if name in u]))
+            tables = {
+                path.relative_to(self.folder).as_posix(): VectorTable.read(path)
+                for path in vector_files
+            }
+            self.journal.apply(updates, tables)
             header = JournalHeader.new(position.header.next_compaction)
             self.snapshot.forget()
             self.captions.update(records)
             self.captions.remove(keys)
             self.captions.mark(header.compaction)
             self.captions.save()
-            for table in tables:
+            for table in tables.values():
                 table.remove(keys)
                 table.save()
             self.journal.start(header)
@@ -226,17 +227,6 @@ class Store:
             log.warning("--rebuild: %s", what)
 
 
-def _vectors_with(path: Path, updates: Iterable[Records]) -> VectorTable:
-    """A document of vectors, whatever model made it, with updates of the journal."""
-    table = VectorTable.read(path)
-    for records in updates:
-        try:
-            table.update(records)
-        except ValueError as error:
-            raise damaged(path, f"an update of it in the journal: {error}") from error
-    return table
-
-
 def _compact_unopened(path: Path, updates: Iterable[Records]) -> bool:
     """Writes the vectors of a model this process does not use, unless their file is gone.
 
@@ -244,7 +234,9 @@ def _compact_unopened(path: Path, updates: Iterable[Records]) -> bool:
     """
     try:
         path.lstat()
-        table = _vectors_with(path, updates)
+        table = VectorTable.read(path)
+        for records in updates:
+            table.update(records)
     except FileNotFoundError:
         return True
     except (DatabaseError, OSError, ValueError):

@@ -157,11 +157,7 @@ def read_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
         updates, position = journal.read() if header else ([], None)
         if position is None or position.header == header:
             break  # else a compaction came in between
-    for update in updates:
-        try:
-            table.update(update.get(f"{path.parent.name}/{path.name}", {}))
-        except ValueError as error:
-            raise damaged(journal.path, f"an update of {path.name}: {error}") from error
+    journal.apply(updates, {f"{path.parent.name}/{path.name}": table})
     return list(table.rows), table.matrix
 
 
