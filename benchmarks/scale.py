@@ -116,6 +116,8 @@ def measure(url: str, count: int, ann: bool, queries: np.ndarray, true: list[set
         seconds.append(time.monotonic() - began)
         right += len(keys & {hit.key for hit in found})
     recall = right / (len(queries) * config.TOP_K_SIMILAR)
+    for collection in (gallery._images, gallery._captions):
+        gallery._client.drop_collection(collection)  # the next gallery has the memory to itself
     times = f"{inserted - start:.0f} s | {indexed - inserted:.0f} s | {connected - indexed:.2f} s"
     speed = f"{1000 * statistics.median(seconds):.1f} ms | {recall:.4f} | {client_memory():.0f} MB"
     return f"| {count:,} | {'HNSW' if ann else 'FLAT'} | {times} | {speed} |"
