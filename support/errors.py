@@ -1,5 +1,7 @@
 """Errors meant for users: each message says what is wrong, which value, and how to fix it."""
 
+from collections.abc import Iterator
+
 from support.text import printable
 
 
@@ -37,3 +39,12 @@ class ServerError(PipelineError):
 
 class DatabaseError(PipelineError):
     """A database file that cannot be used or written."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from or among, outermost first."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

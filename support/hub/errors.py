@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from support.errors import HubError, PipelineError
+from support.errors import HubError, PipelineError, causes
 from support.hub.token import HUB_PAGES, TOKEN_PAGE, token_state
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -154,15 +154,6 @@ def _answer(causes: Sequence[BaseException]) -> tuple[int | None, str]:
 def _from_http_client(error: BaseException) -> bool:
     """Whether huggingface_hub's HTTP client raised it: its errors are no ConnectionError."""
     return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from or among, outermost first."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 
-from support.errors import PipelineError, ServerError
-from support.hub.errors import causes
+from support.errors import PipelineError, ServerError, causes
 from support.text import without_credentials
 
 Answer = TypeVar("Answer")
