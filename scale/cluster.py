@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ LEFT_CPUS = 2  # of Ray: one for reading, one for the filter of what is finished
 SMALL_BLOCK = 8 * 2**20  # bytes: what passes between Ray's tasks is saved in such parts
 SECONDS_TO_CONNECT = 10.0
 TRIES = 3
+AGAIN = "What was done is saved: run the same command again to go on."
 NOT_SENT = [".git", ".venv", "databases", "results", "demo/.cache", "docs", "tests"]
 
 
@@ -48,15 +49,17 @@ def start() -> None:
     from ray.data import DataContext
 
     project = str(Path(config.__file__).resolve().parent)
-    options: dict[str, Any] = {"runtime_env": {"working_dir": project, "excludes": NOT_SENT}}
+    here: dict[str, Any] = {"working_dir": project, "excludes": NOT_SENT}
+    options: dict[str, Any] = {}
     if not address:
         paths = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+        here = {"env_vars": {"PYTHONPATH": paths}}
         cpus = max(LEFT_CPUS + 1, os.cpu_count() or 1)  # reading mostly waits for the disk
-        options = {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}, "num_cpus": cpus}
-        options |= {"address": "local", "include_dashboard": False}
+        options = {"address": "local", "include_dashboard": False, "num_cpus": cpus}
+    here["worker_process_setup_hook"] = _with_these_settings()
     try:
         _probe(address)
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=here, **options)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
         where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
         raise PipelineError(
@@ -67,6 +70,17 @@ def start() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = config.SHOW_PROGRESS and sys.stderr.isatty()
     context.target_max_block_size = SMALL_BLOCK
+
+
+def _with_these_settings() -> Callable[[], None]:
+    """What gives a process of Ray the settings of this one: flags change them."""
+    settings = {name: value for name, value in vars(config).items() if name.isupper()}
+    settings["SHOW_PROGRESS"] = False
+
+    def share_settings() -> None:
+        vars(config).update(settings)
+
+    return share_settings
 
 
 def _probe(address: str | None) -> None:
@@ -101,7 +115,7 @@ def worker_options(workers: int | None, gpus: float) -> dict[str, Any]:
 
 @contextmanager
 def errors_explained(attempts: Any) -> Iterator[None]:
-    """Raises the PipelineError that stopped a worker; other errors of Ray as one.
+    """Raises what stopped a worker, and Ray's own errors, as a PipelineError.
 
     `attempts` is a handle of `Attempts`. Ray's work ends with it. What Ray prints goes to stderr:
     stdout is for results.
@@ -120,28 +134,25 @@ def errors_explained(attempts: Any) -> Iterator[None]:
 def _explained(error: Exception, attempts: Any) -> PipelineError:
     import ray
 
-    for cause in _causes(error):
-        if isinstance(cause, PipelineError):
-            return cause
-    # What a worker raises loses its causes on the way here.
     with suppress(ray.exceptions.RayError):
         if failure := ray.get(attempts.failure.remote(), timeout=SECONDS_TO_CONNECT):
             return PipelineError(failure)
-    last = _causes(error)[-1]
-    return PipelineError(
-        f"A worker failed: {type(last).__name__}: {str(last)[:500]}. What was done is saved: run "
-        "the same command again to go on."
-    )
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return PipelineError(f"Ray failed: {last[:500]}. {AGAIN}")
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what it comes from, innermost last."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = getattr(current, "cause", None) or current.__cause__
-    return found
+@contextmanager
+def failure_handed_on(attempts: Any) -> Iterator[None]:
+    """Tells `attempts` what stops a worker: on its way through Ray an error loses its causes."""
+    import ray
+
+    try:
+        yield
+    except Exception as error:
+        failed = f"A worker failed: {type(error).__name__}: {str(error)[:500]}. {AGAIN}"
+        text = str(error) if isinstance(error, PipelineError) else failed
+        ray.get(attempts.fail.remote(text))
+        raise
 
 
 # --- What kills its process -----------------------------------------------------------------------

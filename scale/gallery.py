@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from scale.cluster import AGAIN
 from scale.entries import FIELDS, LONGEST_TEXT, Entry, Found, cut, ranked, ranked_by_caption
 from scale.identity import Address, Sizes, said
 from similarity_search import checked_k
@@ -228,14 +229,13 @@ class Gallery:
 
     def _explained(self, method: str, name: str, error: Exception) -> GalleryError:
         reason = getattr(error, "message", None) or type(error).__name__
-        again = "What was done is saved: run the same command again to go on."
         if getattr(error, "code", None) == NOT_FOUND:
             return GalleryError(
                 f"The collection {name} is gone from {self.address.url}: it was dropped. Index it "
-                f"again: python -m scale index. {again}"
+                f"again: python -m scale index. {AGAIN}"
             )
         failed = f"Milvus at {self.address.url} failed at {method} of {name}: {str(reason)[:300]}"
-        return GalleryError(f"{failed}. Is it running? {again}")
+        return GalleryError(f"{failed}. Is it running? {AGAIN}")
 
 
 def _connect(url: str) -> Any:

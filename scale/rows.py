@@ -71,6 +71,8 @@ def find_parts(source: str, size: int) -> list[Part]:
     files = _remote_files(source) if is_uri(source) else _local_files(source)
     for suffix in (".parquet", ".tar"):
         if found := [file for file in files if file.lower().endswith(suffix)]:
+            if suffix == ".parquet":
+                _check_columns(found[0])
             return list(found)
     images = [Row(file) for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
     rows = images if is_uri(source) else _listed(source)
@@ -176,23 +178,41 @@ def _reader(part: Part) -> Any:
         try:
             read_rows = _read_table if part.lower().endswith(".parquet") else _read_archive
             yield from map(as_table, read_rows(part))
-        except SettingError:
-            raise
+        except PipelineError as error:
+            yield as_table([Row(part, error=str(error))])
         except Exception as error:  # noqa: BLE001 - Arrow, tarfile and remote stores raise many
             yield as_table([Row(part, error=f"{part} is damaged or cannot be read: {error}")])
 
     return read
 
 
-def _read_table(path: str) -> Iterator[list[Row]]:
-    """The rows of a Parquet file."""
+def _check_columns(path: str) -> None:
+    """Raises SettingError for a Parquet file without the columns that are needed.
+
+    One that cannot be read is left to the workers, as all others are.
+    """
+    with suppress(OSError, ValueError), _open_table(path) as table:
+        _columns(table, path)
+
+
+def _open_table(path: str) -> Any:
     from pyarrow.parquet import ParquetFile
 
     system, inside = file_system(path)
-    with ParquetFile(system.open_input_file(inside)) as table:
-        names = table.schema_arrow.names
-        image = _image_column(table.schema_arrow, path)
-        texts = caption_columns([name for name in names if name != image], path)
+    return ParquetFile(system.open_input_file(inside))
+
+
+def _columns(table: Any, path: str) -> tuple[str, list[str]]:
+    """The column of images of a Parquet file and those of captions."""
+    image = _image_column(table.schema_arrow, path)
+    others = [name for name in table.schema_arrow.names if name != image]
+    return image, caption_columns(others, path)
+
+
+def _read_table(path: str) -> Iterator[list[Row]]:
+    """The rows of a Parquet file."""
+    with _open_table(path) as table:
+        image, texts = _columns(table, path)
         start = 0
         for batch in table.iter_batches(ROWS_AT_ONCE, columns=[image, *texts]):
             cells = enumerate(batch.to_pylist(), start)

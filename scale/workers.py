@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import config
 from caption_embedder import load_caption_embedder
 from image_embedder import ImageEmbedder, load_image_embedder
 from prompt_generator import build_prompts
-from scale.cluster import TRIES
+from scale.cluster import TRIES, failure_handed_on
 from scale.entries import Entry, Found, number_of
 from scale.gallery import Gallery
 from scale.identity import Address, Sizes
@@ -38,7 +38,6 @@ class Job:
     vlm: ModelRef | None
     attempts: Any  # of scale.cluster
     ann: bool = False
-    settings: dict[str, Any] = field(default_factory=lambda: current_settings())
 
 
 class Seen(NamedTuple):
@@ -50,20 +49,17 @@ class Seen(NamedTuple):
     image: Image.Image
 
 
-def current_settings() -> dict[str, Any]:
-    """All settings of config, which the workers share."""
-    return {name: value for name, value in vars(config).items() if name.isupper()}
-
-
 class Worker:
     """Keeps the models and the connection of one process; called with batches of rows."""
 
     def __init__(self, job: Job):
-        vars(config).update(job.settings, SHOW_PROGRESS=False)
-        self.job, self.gallery = job, Gallery(job.address)
-        self.images: ImageEmbedder = load_image_embedder(here(job.address.clip))
-        self.texts = load_caption_embedder(here(job.address.text))
-        self.sizes = Sizes(self.images.dimension, self.texts.dimension, self.images.seen_side)
+        self.job = job
+        with failure_handed_on(job.attempts):
+            self.gallery = Gallery(job.address)
+            self.images: ImageEmbedder = load_image_embedder(here(job.address.clip))
+            self.texts = load_caption_embedder(here(job.address.text))
+            self.sizes = Sizes(self.images.dimension, self.texts.dimension, self.images.seen_side)
+            self.prepare()
 
     def __call__(self, table: Any) -> Any:
         """Works on a batch; alone on each image, where one may have killed the process before."""
@@ -79,13 +75,14 @@ class Worker:
                 done += self.work([group[0]._replace(image=None, error=killed)])
                 continue
             ray.get(attempts.begin.remote(names))
-            try:
+            with failure_handed_on(attempts):
                 done += self.work(group)
-            except PipelineError as error:
-                ray.get(attempts.fail.remote(str(error)))
-                raise
             ray.get(attempts.end.remote(names))
         return self.as_table(done)
+
+    def prepare(self) -> None:
+        """What a kind of worker needs beside both embedders and the connection."""
+        raise NotImplementedError
 
     def work(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """What comes of `rows`, one dict each."""
@@ -173,9 +170,8 @@ def each_if_not_all(
 class Indexer(Worker):
     """Puts images with their captions into the gallery; those that it knows are not embedded."""
 
-    def __init__(self, job: Job):
-        super().__init__(job)
-        self.sizes = self.gallery.create(self.sizes, job.ann)
+    def prepare(self) -> None:
+        self.sizes = self.gallery.create(self.sizes, self.job.ann)
 
     def as_table(self, done: Sequence[dict[str, Any]]) -> Any:
         import pyarrow as pa
@@ -218,8 +214,8 @@ def merged(entry: Entry, row: Row) -> Entry:
 class Captioner(Worker):
     """Captions images with the captions of their neighbors in the gallery."""
 
-    def __init__(self, job: Job):
-        super().__init__(job)
+    def prepare(self) -> None:
+        job = self.job
         assert job.vlm is not None
         self.vlm = load_captioner(here(job.vlm))
         self.sizes = self.gallery.open(self.sizes)

@@ -140,7 +140,8 @@ def _comparable(neighbor) -> tuple:
 
 
 def test_captions_are_those_of_one_machine(demo_system, gallery_url, tmp_path, settings):
-    from experiments.search import Query, search
+    from experiments.query import Query
+    from experiments.search import search
     from main import embed_images
     from prompt_generator import build_prompts
     from vlm_captioner import load_captioner
@@ -346,7 +347,7 @@ def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
     lite.start()
 
 
-def test_an_image_that_kills_its_process_is_given_up(demo_system, milvus, tmp_path):
+def test_an_image_that_kills_its_process_is_given_up(demo_system, milvus, tmp_path, settings):
     from scale import cluster
     from scale.rows import find_parts, open_rows, read_images
     from scale.workers import Job
@@ -359,19 +360,15 @@ def test_an_image_that_kills_its_process_is_given_up(demo_system, milvus, tmp_pa
     (photos / "4.jpg").write_bytes(b"kills")
     (photos / "6.jpg").write_bytes(b"is no image")
     gallery = open_gallery(milvus.url, "demo")
+    settings.MODE = "demo"
     cluster.start()
-    job = Job(gallery.address, None, cluster.new_attempts(), settings=_demo_settings())
+    job = Job(gallery.address, None, cluster.new_attempts())
     rows = open_rows(find_parts(str(photos), 8)).map_batches(read_images, batch_format="pyarrow")
     options = {**cluster.worker_options(1, 0), "batch_format": "pyarrow", "batch_size": 8}
     done = rows.map_batches(Poisoned, fn_constructor_args=[job], **options).take_all()
     errors = {Path(row["id"]).name: row["error"] for row in done if row["error"]}
     assert len(done) == 8 and set(errors) == {"4.jpg", "6.jpg"}
     assert "killed 3 times" in errors["4.jpg"] and "no known image format" in errors["6.jpg"]
-
-
-def _demo_settings() -> dict:
-    settings = {name: value for name, value in vars(config).items() if name.isupper()}
-    return {**settings, "MODE": "demo"}
 
 
 # --- What is wrong --------------------------------------------------------------------------------
@@ -401,3 +398,22 @@ def test_workers_for_which_there_is_no_room_are_refused(demo_system, lite):
     command = ("index", demo_system.photos, lite.url, "--gpus", "1")
     status, stdout, stderr = run_scale(*command)
     assert (status, stdout) == (2, "") and "0 GPUs: room for 0 workers" in stderr
+
+
+def test_flags_reach_all_processes_and_what_stops_one_is_told(demo_system, lite, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    photos = [(demo_system.photos / f"{n:03}.jpg").read_bytes() for n in range(3)]
+    columns = {"photo": photos, "mask": [b""] * 3, "said": ["a dog", "a cat", "a bird"]}
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    named = ("--name", "tables", "--image-column", "photo", "--caption-column", "said")
+    command = ("index", tmp_path / "photos.parquet", lite.url, *named)
+    status, stdout, stderr = run_scale(*command)
+    assert (status, stdout) == (0, "Indexed: 3 images; 0 were known\n"), stderr
+    keys = [sample.content_hash for sample in demo_system.experiments[:3]]
+    known = open_gallery(lite.url, "tables").known(keys)
+    assert [known[key].captions for key in keys] == [["a dog"], ["a cat"], ["a bird"]]
+    status, stdout, stderr = run_scale(*command, "--ann")
+    assert (status, stdout) == (1, "") and len(stderr.splitlines()) == 1
+    assert "'tables' at http://127.0.0.1" in stderr and "has an exact index" in stderr

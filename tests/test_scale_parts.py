@@ -106,7 +106,15 @@ def test_a_source_that_is_none_is_named(source, said, settings):
 def test_a_table_without_an_image_column_is_refused(tmp_path, settings):
     pq.write_table(pa.table({"caption": ["a dog"]}), tmp_path / "a.parquet")
     with pytest.raises(SettingError, match="0 image columns"):
-        rows_of(tmp_path)
+        find_parts(str(tmp_path), 5)
+
+
+def test_a_later_table_without_an_image_column_is_an_error_of_its_own(tmp_path, settings):
+    pq.write_table(pa.table({"image": [png(1)], "caption": ["a dog"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"caption": ["a cat"]}), tmp_path / "b.parquet")
+    first, second = rows_of(tmp_path)
+    assert first.image == png(1) and second.image is None
+    assert second.id == f"{tmp_path}/b.parquet" and "has 0 image columns" in second.error
 
 
 # --- Ranking --------------------------------------------------------------------------------------
