@@ -40,9 +40,9 @@ def start() -> None:
     some never began to run.
     """
     address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it logs is raised too
     if not address:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # Bound to 127.0.0.1, as everywhere but on Linux; read when ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
@@ -59,7 +59,8 @@ def start() -> None:
     here["worker_process_setup_hook"] = _with_these_settings()
     try:
         _probe(address)
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=here, **options)
+        with _no_stderr():  # where it says what level it logs at
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env=here, **options)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
         where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
         raise PipelineError(
@@ -81,6 +82,19 @@ def _with_these_settings() -> Callable[[], None]:
         vars(config).update(settings)
 
     return share_settings
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drops what is written to stderr, by libraries in C++ too; errors are raised all the same."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _probe(address: str | None) -> None:

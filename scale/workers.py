@@ -54,18 +54,29 @@ class Worker:
 
     def __init__(self, job: Job):
         self.job = job
-        with failure_handed_on(job.attempts):
-            self.gallery = Gallery(job.address)
-            self.images: ImageEmbedder = load_image_embedder(here(job.address.clip))
-            self.texts = load_caption_embedder(here(job.address.text))
-            self.sizes = Sizes(self.images.dimension, self.texts.dimension, self.images.seen_side)
-            self.prepare()
+        self._is_ready = False
 
     def __call__(self, table: Any) -> Any:
-        """Works on a batch; alone on each image, where one may have killed the process before."""
+        """What comes of a batch of rows, as a table."""
+        with failure_handed_on(self.job.attempts):
+            if not self._is_ready:  # not in __init__: of errors there Ray prints pages
+                self.prepare()
+                self._is_ready = True
+            return self.as_table(self._work_counted(as_rows(table)))
+
+    def prepare(self) -> None:
+        """Connects, and loads the models."""
+        address = self.job.address
+        self.gallery = Gallery(address)
+        self.images: ImageEmbedder = load_image_embedder(here(address.clip))
+        self.texts = load_caption_embedder(here(address.text))
+        self.sizes = Sizes(self.images.dimension, self.texts.dimension, self.images.seen_side)
+
+    def _work_counted(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Works on `rows`; alone on each, where one may have killed the process before."""
         import ray
 
-        rows, attempts = as_rows(table), self.job.attempts
+        attempts = self.job.attempts
         counts = ray.get(attempts.counts.remote([row.id for row in rows]))
         done: list[dict[str, Any]] = []
         for group in [[row] for row in rows] if counts else [rows]:
@@ -75,14 +86,9 @@ class Worker:
                 done += self.work([group[0]._replace(image=None, error=killed)])
                 continue
             ray.get(attempts.begin.remote(names))
-            with failure_handed_on(attempts):
-                done += self.work(group)
+            done += self.work(group)
             ray.get(attempts.end.remote(names))
-        return self.as_table(done)
-
-    def prepare(self) -> None:
-        """What a kind of worker needs beside both embedders and the connection."""
-        raise NotImplementedError
+        return done
 
     def work(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """What comes of `rows`, one dict each."""
@@ -171,6 +177,7 @@ class Indexer(Worker):
     """Puts images with their captions into the gallery; those that it knows are not embedded."""
 
     def prepare(self) -> None:
+        super().prepare()
         self.sizes = self.gallery.create(self.sizes, self.job.ann)
 
     def as_table(self, done: Sequence[dict[str, Any]]) -> Any:
@@ -215,6 +222,7 @@ class Captioner(Worker):
     """Captions images with the captions of their neighbors in the gallery."""
 
     def prepare(self) -> None:
+        super().prepare()
         job = self.job
         assert job.vlm is not None
         self.vlm = load_captioner(here(job.vlm))
