@@ -14,13 +14,15 @@ import config
 import demo
 from caption_embedder import load_caption_embedder
 from cli import output, process
+from experiments.query import clean_query
 from image_embedder import load_image_embedder
 from scale import cluster, flags
 from scale.captions import Output
 from scale.gallery import Gallery
 from scale.identity import Address
 from scale.moving import is_databases, move_up
-from scale.rows import find_parts, open_rows, read_images
+from scale.parts import find_parts
+from scale.rows import open_rows, read_images
 from scale.workers import Captioner, Indexer, Job
 from support.errors import SettingError
 from support.hub.names import configured_model
@@ -62,16 +64,18 @@ def _index(arguments: Namespace) -> int:
             errors += [row["error"]] if row["error"] else []
     if errors:
         log.warning("%d images cannot be read and are left out: %s", len(errors), first_few(errors))
-    print(f"Indexed: {count - known - len(errors)} images; {known} were known")
+    failed = f"; {len(errors)} cannot be read" if errors else ""
+    print(f"Indexed: {count - known - len(errors)} images; {known} were known{failed}")
     return 0
 
 
 def _caption(arguments: Namespace) -> int:
     if is_databases(arguments.source):
         raise SettingError(f"'{arguments.source}' holds databases, no images: name the images.")
+    out = Output(arguments.out, arguments.source)
     rows, gallery = _rows(arguments), _gallery(arguments)
     gallery.open()
-    out, vlm = Output(arguments.out), _model("vlm")
+    vlm = _model("vlm")
     out.claim(gallery.address, vlm)
     out.keep_checkpoints(rows)
     job = Job(gallery.address, vlm, cluster.new_attempts())
@@ -87,18 +91,17 @@ def _caption(arguments: Namespace) -> int:
 
 def _search(arguments: Namespace) -> int:
     sample = None if arguments.image is None else own_sample(arguments.image)
+    query = "" if arguments.query is None else clean_query(arguments.query)
     gallery = _gallery(arguments)
     sizes = gallery.open()
     if sample is None:
-        found = gallery.captioned(
-            load_caption_embedder(gallery.address.text).embed_query(arguments.query)
-        )
+        found = gallery.captioned(load_caption_embedder(gallery.address.text).embed_query(query))
     else:
         embedder = load_image_embedder(gallery.address.clip)
         vector = embedder.embed([sample.image_for(sizes.decoded_for)])
         (found,) = gallery.neighbors(vector, [sample.content_hash])
     images = [hit.neighbor.as_dict() for hit in found]
-    output.print_found(arguments.query or "", images, arguments)
+    output.print_found(query, images, arguments)
     return 0
 
 

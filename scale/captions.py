@@ -1,18 +1,20 @@
 """The Parquet files of a captioning run: written with checkpoints, read back, put into Milvus."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from scale.entries import Entry, number_of
 from scale.gallery import Gallery
 from scale.identity import Address
-from scale.rows import file_system, is_uri
-from support.errors import SettingError
-from support.paths import absolute_path
+from scale.places import checked_place, file_system, is_below, is_uri
+from support.errors import PipelineError, SettingError
 from support.records import ModelRef
 from support.settings import changed_settings
+from support.text import first_few
 
 AT_ONCE = 500
 
@@ -25,14 +27,29 @@ class Summary(NamedTuple):
 
 
 class Output:
-    """A folder of Parquet files, local or a URI; hidden in it, what has been finished."""
+    """A folder of Parquet files, local or a URI; hidden in it, what has been finished.
 
-    def __init__(self, folder: str):
-        self._folder = folder if is_uri(folder) else absolute_path(folder)
-        self._system, self._inside = file_system(self._folder)
+    Raises SettingError for one that lies in the source, or can be no folder.
+    """
+
+    def __init__(self, folder: str, source: str):
+        self._folder = checked_place(folder, "OUT")
+        if is_below(self._folder, checked_place(source, "SOURCE")):
+            raise SettingError(
+                f"OUT, '{self._folder}', lies in SOURCE, '{source}': the next run would read it as "
+                "a part of that. Name another folder."
+            )
+        try:
+            self._system, self._inside = file_system(self._folder)
+        except (OSError, ValueError) as error:
+            raise SettingError(f"OUT, '{self._folder}', cannot be used: {error}.") from error
 
     def claim(self, gallery: Address, vlm: ModelRef) -> None:
-        """Marks the folder as this run's. Raises SettingError where it belongs to another."""
+        """Marks the folder as this run's, and locks it, where it is on this machine.
+
+        Raises SettingError where it belongs to another run or holds other Parquet files;
+        PipelineError where another program writes to it.
+        """
         run = {
             **gallery.identity(),
             "vlm": [vlm.name, vlm.revision],
@@ -41,11 +58,14 @@ class Output:
         path = f"{self._inside}/.run.json"
         try:
             self._system.create_dir(self._inside, recursive=True)
+            self._lock()
             with self._system.open_input_stream(path) as file:
                 before = json.loads(file.read())
         except FileNotFoundError:
-            with self._system.open_output_stream(path) as file:
+            self._refuse_others()
+            with self._system.open_output_stream(f"{path}.new") as file:
                 file.write(json.dumps(run).encode())
+            self._system.move(f"{path}.new", path)  # it is there whole, or not at all
             return
         except (OSError, ValueError) as error:
             raise SettingError(f"OUT, '{self._folder}', cannot be used: {error}.") from error
@@ -53,6 +73,30 @@ class Output:
             raise SettingError(
                 f"'{self._folder}' holds captions made with {before}, now it is {run}. They are "
                 "never mixed: name another folder."
+            )
+
+    def _lock(self) -> None:
+        """Holds a lock until the program ends; at a URI there is none."""
+        if is_uri(self._folder):
+            return
+        self._held = FileLock(Path(self._folder) / ".lock")
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout as error:
+            raise PipelineError(
+                f"Another program writes captions to {self._folder}. Wait for it, or name another "
+                "folder."
+            ) from error
+
+    def _refuse_others(self) -> None:
+        from pyarrow.fs import FileSelector
+
+        files = self._system.get_file_info(FileSelector(self._inside))
+        others = [info.base_name for info in files if info.base_name.endswith(".parquet")]
+        if others:
+            raise SettingError(
+                f"OUT, '{self._folder}', holds Parquet files of something else: "
+                f"{first_few(others)}. Name another folder."
             )
 
     def keep_checkpoints(self, rows: Any) -> None:
@@ -94,4 +138,21 @@ class Output:
     def _dataset(self) -> Any:
         from pyarrow.dataset import dataset
 
-        return dataset(self._inside, filesystem=self._system, format="parquet")
+        where = {"filesystem": self._system, "format": "parquet"}
+        return dataset(self._inside, schema=caption_schema(), **where)
+
+
+def caption_schema() -> Any:
+    """The columns of the Parquet files that captions are written to.
+
+    The project's loader takes `image` and `caption` for a dataset's.
+    """
+    import pyarrow as pa
+
+    text, vector = pa.string(), pa.list_(pa.float32())
+    image = pa.struct([("bytes", pa.binary()), ("path", text)])
+    numbers = [("key", text), ("index", pa.int64()), ("similarity", pa.float64())]
+    neighbor = pa.struct([*numbers, ("caption", text), ("image", text)])
+    columns = [("id", text), ("key", text), ("path", text), ("image", image), ("caption", text)]
+    columns += [("vector", vector), ("text_vector", vector), ("neighbors", pa.list_(neighbor))]
+    return pa.schema([*columns, ("prompt", text), ("error", text), ("models", text)])

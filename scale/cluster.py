@@ -64,8 +64,8 @@ def start() -> None:
     except Exception as error:  # ConnectionError, RuntimeError, ValueError, or plain Exception
         where = f"at RAY_ADDRESS, '{address}'," if address else "on this machine"
         raise PipelineError(
-            f"Ray {where} cannot be used: {error}. Run again; if a cluster asks for a token, give "
-            "RAY_AUTH_MODE=token to the programs and to `ray start` alike."
+            f"Ray {where} cannot be used: {str(error).rstrip('.')}. Run again; if a cluster asks "
+            "for a token, give RAY_AUTH_MODE=token to the programs and to `ray start` alike."
         ) from error
     silence("ray.data")
     context = DataContext.get_current()
@@ -152,7 +152,7 @@ def _explained(error: Exception, attempts: Any) -> PipelineError:
         if failure := ray.get(attempts.failure.remote(), timeout=SECONDS_TO_CONNECT):
             return PipelineError(failure)
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return PipelineError(f"Ray failed: {last[:500]}. {AGAIN}")
+    return PipelineError(f"Ray failed: {last[:500].rstrip('.')}. {AGAIN}")
 
 
 @contextmanager

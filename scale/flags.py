@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Callable
+from contextlib import suppress
 
 from cli.flags import Parser, add_setting, add_switch
 from support.settings import SETTINGS
@@ -12,6 +14,7 @@ NOT_HERE = {
     "EXPERIMENT_IMAGE_INDEX", "TOTAL_SAMPLES", "SEARCH_WORD_WEIGHT", "RANDOM_SEED", "DB_DIR",
     "RESULTS_DIR", "WRITE_PAGES",
 }  # fmt: skip
+MOST = 1_000_000  # of each number
 SOURCE = "folder, Parquet files or webdataset, local or a URI (s3://...)"
 MILVUS = "address of a Milvus server: http://host:19530"
 
@@ -61,22 +64,24 @@ def _common_flags() -> Parser:
 
 def _add_workers(parser: Parser) -> None:
     many = "processes with the models; default: as many as there is room for"
-    parser.add_argument("--workers", type=_positive(int), metavar="N", help=many)
+    parser.add_argument("--workers", type=_number(int, 1), metavar="N", help=many)
     gpus = "GPUs for each of them (0); 0.5: two share one"
-    parser.add_argument("--gpus", type=_positive(float), default=0, metavar="N", help=gpus)
+    parser.add_argument("--gpus", type=_number(float, 0), default=0, metavar="N", help=gpus)
     batch = "images that a worker takes at once, and that a file of OUT has at least (64)"
-    parser.add_argument("--batch", type=_positive(int), default=64, metavar="N", help=batch)
+    parser.add_argument("--batch", type=_number(int, 1), default=64, metavar="N", help=batch)
 
 
-def _positive(kind: type) -> type:
+def _number(kind: type, least: int) -> Callable[[str], float]:
     def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < 1e6:
-            raise ValueError(text)
-        return value
+        with suppress(ValueError):
+            if least <= (value := kind(text)) < MOST:
+                return value
+        whole = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; it must be a {whole} from {least} to less than {MOST:,}"
+        )
 
-    number.__name__ = "positive number"
-    return number  # type: ignore[return-value]
+    return number
 
 
 def _add_search(parser: Parser) -> None:

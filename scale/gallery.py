@@ -20,6 +20,7 @@ from similarity_search import checked_k
 from support.errors import PipelineError, SettingError
 from support.log import log
 from support.search.nearest import MARGIN
+from support.text import without_credentials
 
 SPARE = 16  # candidates beside four times those wanted
 MOST_CANDIDATES = 16_384  # of a search, which is Milvus's limit
@@ -159,7 +160,7 @@ class Gallery:
         By default all images, or those that give captions of `sources`. Among Milvus's candidates
         the order is that of similarity_search.Pool; with an exact index the images are too.
         """
-        k = checked_k(None)
+        k = _wanted()
         named = json.dumps(list(sources))
         where = f"source in {named}" if sources else f'key != "{DESCRIPTION}"'
         found = self._candidates(self._images, vectors, k + 1, where, FIELDS)  # + 1: itself
@@ -170,7 +171,7 @@ class Gallery:
 
     def captioned(self, query: np.ndarray) -> list[Found]:
         """The config.TOP_K_SIMILAR images whose best caption is most like `query` (D,)."""
-        k = count = checked_k(None)
+        k = count = _wanted()
         fields = "key", "vector", "image", "caption"
         while True:
             (rows,) = self._candidates(self._captions, query[None], count, "", fields)
@@ -244,9 +245,9 @@ def _connect(url: str) -> Any:
     from pymilvus.exceptions import MilvusException
     from pymilvus.settings import init_log
 
-    if not re.fullmatch(r"https?://[^/@\s]+(/\w*)?", url):
+    if not re.fullmatch(r"https?://[^/@?#\s]+(/\w*)?", url):
         raise SettingError(
-            f"'{url.rpartition('@')[2]}' is no address of a Milvus server; it must be like "
+            f"'{without_credentials(url)}' is no address of a Milvus server; it must be like "
             "http://host:19530 (a token goes into the variable MILVUS_TOKEN)."
         )
     init_log("CRITICAL")  # what it logs is raised too
@@ -254,11 +255,22 @@ def _connect(url: str) -> Any:
         return MilvusClient(
             url, token=os.environ.get("MILVUS_TOKEN", ""), timeout=SECONDS_TO_CONNECT
         )
-    except MilvusException as error:
+    except (MilvusException, ValueError) as error:  # ValueError: no port
+        reason = getattr(error, "message", error)
         raise GalleryError(
-            f"No Milvus server answers at {url}: {error.message}. Check the address, and that it "
-            "runs."
+            f"No Milvus server answers at {url}: {reason}. Check the address, and that it runs."
         ) from error
+
+
+def _wanted() -> int:
+    """How many images are to be found. Raises SettingError for more than Milvus finds."""
+    k = checked_k(None)
+    if k >= MOST_CANDIDATES:
+        raise SettingError(
+            f"TOP_K_SIMILAR (--top-k) is {k}; a search in Milvus finds fewer than "
+            f"{MOST_CANDIDATES:,} images."
+        )
+    return k
 
 
 def _goes_on(hits: Sequence[Mapping[str, Any]]) -> bool:

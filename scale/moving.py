@@ -12,12 +12,14 @@ from image_embedder import BACKEND
 from scale.entries import Entry
 from scale.gallery import Gallery
 from scale.identity import Sizes
+from scale.places import is_uri
 from support.batches import batches
 from support.errors import SettingError
 from support.paths import expand_home
 from support.records import ModelRef
 from support.storage.captions import CaptionRecord
 from support.storage.documents import read_header
+from support.storage.journal import JOURNAL_NAME
 from support.storage.vectors import VectorTable
 
 AT_ONCE = 500
@@ -32,7 +34,8 @@ class Moved(NamedTuple):
 
 def is_databases(source: str) -> bool:
     """Whether a source is the folder of a dataset's databases."""
-    return "://" not in source and (expand_home(source) / config.CAPTION_DB).is_file()
+    files = config.CAPTION_DB, JOURNAL_NAME
+    return not is_uri(source) and all((expand_home(source) / name).is_file() for name in files)
 
 
 def move_up(source: str, gallery: Gallery, ann: bool) -> Moved:
@@ -54,12 +57,21 @@ def move_up(source: str, gallery: Gallery, ann: bool) -> Moved:
         )
     texts = _caption_vectors(manager, address.text, embedder.dimension)
     entries = list(_entries(manager.captions, images))
-    for some in batches(entries, AT_ONCE, "Moving images", "image"):
+    for part in batches(entries, AT_ONCE, "Moving images", "image"):
+        known = gallery.known([entry.key for entry in part])
+        some = [_with_captions_of(known.get(entry.key), entry) for entry in part]
         named = list(dict.fromkeys(text for entry in some for text in entry.texts().values()))
         new = [text for text in named if text not in texts]
         vectors = dict(zip(new, embedder.embed_captions(new), strict=True))
         gallery.put(some, {**vectors, **{text: texts[text] for text in named if text in texts}})
     return Moved(len(entries), len(manager.captions) - len(entries))
+
+
+def _with_captions_of(known: Entry | None, entry: Entry) -> Entry:
+    """`entry` with what `scale caption --add` has written for it, if this machine wrote nothing."""
+    if known is None or entry.generated:
+        return entry
+    return entry._replace(generated=known.generated)
 
 
 def _image_table(manager: DatabaseManager, ref: ModelRef) -> VectorTable:

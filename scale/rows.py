@@ -6,26 +6,19 @@ A row has `id` (a path, with its place in a table or archive), `image` (the file
 
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import config
-from support.errors import PipelineError, SettingError
-from support.log import log
-from support.paths import absolute_path, expand_home
+from scale.places import file_system, is_uri, suffix_of
+from support.errors import ImageError, PipelineError, SettingError
 from support.sources.columns import CAPTION_COLUMNS, caption_columns, cell_texts, clean_captions
-from support.sources.files import (
-    IMAGE_SUFFIXES,
-    files_below,
-    is_inside,
-    open_file,
-    refuse_large,
-    refuse_unreadable,
-)
-from support.sources.lists import find_lists
-from support.sources.source import open_source
+from support.sources.files import IMAGE_SUFFIXES, open_file, refuse_large
+from support.text import clean_text, first_few
 
 ROWS_AT_ONCE = 64  # of a table, in memory together
 
@@ -62,72 +55,6 @@ def open_rows(parts: Sequence[Part]) -> Any:
     return ray.data.read_datasource(Parts(), override_num_blocks=len(parts))
 
 
-def find_parts(source: str, size: int) -> list[Part]:
-    """What tasks of Ray read of a source: Parquet files, or tar archives, or `size` images each.
-
-    `source` is a local path or a URI of Arrow's file systems (s3://, gs://, hdfs://, ...). Raises
-    SettingError where there is nothing to read.
-    """
-    files = _remote_files(source) if is_uri(source) else _local_files(source)
-    for suffix in (".parquet", ".tar"):
-        if found := [file for file in files if file.lower().endswith(suffix)]:
-            if suffix == ".parquet":
-                _check_columns(found[0])
-            return list(found)
-    images = [Row(file) for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
-    rows = images if is_uri(source) else _listed(source)
-    if not rows:
-        raise SettingError(f"'{source}' holds no Parquet files, tar archives or images.")
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def is_uri(path: str) -> bool:
-    """Whether a path is a URI, not one of this machine."""
-    return "://" in path
-
-
-def _local_files(source: str) -> list[str]:
-    """The files of a local source; none where a list of captions says which are its images."""
-    path = expand_home(source)
-    refuse_unreadable(path, f"There is no file or folder '{source}'. Check the spelling.")
-    files = files_below(path) if path.is_dir() else [path]
-    has_list = any(file.parent == path for file in find_lists(files))
-    return [] if has_list else [absolute_path(file) for file in files]
-
-
-def _listed(source: str) -> list[Row]:
-    """The images of a local folder with their captions; not where a link leads out of it."""
-    folder, root = open_source(source), absolute_path(source)
-    rows = [Row(folder.label(n), None, folder.captions(n)) for n in range(len(folder))]
-    inside = [row for row in rows if is_inside(absolute_path(row.id), root)]
-    if len(inside) < len(rows):
-        log.warning("%d files lie outside %s, and are left out.", len(rows) - len(inside), root)
-    return inside
-
-
-def _remote_files(source: str) -> list[str]:
-    from pyarrow.fs import FileSelector, FileType
-
-    try:
-        system, path = file_system(source)
-        found = [system.get_file_info(path)]
-        if found[0].type == FileType.NotFound:
-            raise FileNotFoundError("there is no such file or folder")
-        if found[0].type == FileType.Directory:
-            found = system.get_file_info(FileSelector(path, recursive=True))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"'{source}' cannot be read: {error}. Check the address.") from error
-    scheme = source.split("://")[0]
-    return sorted(f"{scheme}://{info.path}" for info in found if info.type == FileType.File)
-
-
-def file_system(path: str) -> tuple[Any, str]:
-    """The Arrow file system of a path or URI, and the path in it."""
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
-    return FileSystem.from_uri(path) if is_uri(path) else (LocalFileSystem(), path)
-
-
 # --- Read -----------------------------------------------------------------------------------------
 def as_table(rows: Sequence[Row]) -> Any:
     """Rows as an Arrow table."""
@@ -154,8 +81,8 @@ def _with_image(row: Row) -> Row:
         return row
     try:
         return row._replace(image=_read_file(row.id))
-    except (PipelineError, OSError) as error:
-        return row._replace(error=str(error))
+    except Exception as error:  # noqa: BLE001 - remote stores raise many
+        return row._replace(error=str(error) or type(error).__name__)
 
 
 def _read_file(path: str) -> bytes:
@@ -176,7 +103,7 @@ def _reader(part: Part) -> Any:
             yield as_table(part)
             return
         try:
-            read_rows = _read_table if part.lower().endswith(".parquet") else _read_archive
+            read_rows = _read_table if suffix_of(part) == ".parquet" else _read_archive
             yield from map(as_table, read_rows(part))
         except PipelineError as error:
             yield as_table([Row(part, error=str(error))])
@@ -186,7 +113,7 @@ def _reader(part: Part) -> Any:
     return read
 
 
-def _check_columns(path: str) -> None:
+def check_columns(path: str) -> None:
     """Raises SettingError for a Parquet file without the columns that are needed.
 
     One that cannot be read is left to the workers, as all others are.
@@ -226,6 +153,11 @@ def _image_column(schema: Any, path: str) -> str:
     found = [field.name for field in schema if str(field.type).startswith(bytes_inside)]
     if config.IMAGE_COLUMN is not None:
         found = [name for name in schema.names if name == config.IMAGE_COLUMN]
+        if not found:
+            raise SettingError(
+                f"IMAGE_COLUMN (--image-column) is '{config.IMAGE_COLUMN}', but {path} has: "
+                f"{schema.names}."
+            )
     if len(found) != 1:
         raise SettingError(
             f"{path} has {len(found)} image columns among {schema.names}; one is needed. Name a "
@@ -244,28 +176,57 @@ def _table_row(label: str, cell: Any, texts: dict[str, Any]) -> Row:
 def _read_archive(path: str) -> Iterator[list[Row]]:
     """The samples of a webdataset: files that differ in their suffix only, one after another."""
     system, inside = file_system(path)
+    times: Counter[str] = Counter()
     with tarfile.open(fileobj=system.open_input_stream(inside), mode="r|*") as tar:
-        sample: dict[str, bytes] = {}
-        before = ""
-        for member in filter(tarfile.TarInfo.isfile, tar):
-            folder, slash, name = member.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
-            if folder + slash + stem != before:
-                yield _sample(f"{path}/{before}", sample)
-                sample, before = {}, folder + slash + stem
-            refuse_large(member.size, f"{path}/{member.name}")
-            sample[f".{suffix.lower()}"] = tar.extractfile(member).read()  # type: ignore[union-attr]
-        yield _sample(f"{path}/{before}", sample)
+        members = (member for member in tar if member.isfile() and not _is_hidden(member))
+        for name, group in groupby(members, lambda member: _split_name(member)[0]):
+            times[name] += 1
+            again = f"[{times[name]}]" if times[name] > 1 else ""
+            yield _sample(clean_text(f"{path}/{name}{again}"), _contents(tar, group))
+
+
+def _is_hidden(member: tarfile.TarInfo) -> bool:
+    return member.name.rpartition("/")[2].startswith(".")
+
+
+def _split_name(member: tarfile.TarInfo) -> tuple[str, str]:
+    """The name of a file's sample, and its suffix: what follows the first dot."""
+    folder, slash, name = member.name.rpartition("/")
+    stem, dot, suffix = name.partition(".")
+    return folder + slash + stem, (dot + suffix).lower()
+
+
+def _contents(tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> dict[str, bytes]:
+    """Suffix -> content of the files of a sample; those that are too large are left out."""
+    files = {}
+    for member in members:
+        with suppress(ImageError):
+            refuse_large(member.size, member.name)
+            files[_split_name(member)[1]] = tar.extractfile(member).read()  # type: ignore[union-attr]
+    return files
 
 
 def _sample(label: str, files: dict[str, bytes]) -> list[Row]:
     """The row of a webdataset's sample; none for one without an image."""
-    images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
-    fields = {"text": files.get(".txt", b"").decode("utf-8", "replace")}
-    with suppress(ValueError, TypeError):  # other metadata than an object
-        fields |= json.loads(files.get(".json", b"{}"))
+    images = [suffix for suffix in files if suffix in IMAGE_SUFFIXES]
+    # Else one with dots in its name, such as photo.2024.jpg.
+    images = images or [suffix for suffix in files if Path(suffix).suffix in IMAGE_SUFFIXES]
+    if len(images) > 1 and images[0] not in IMAGE_SUFFIXES:
+        named = f"{label}: {len(images)} images differ in what follows the first dot only"
+        return [Row(label, error=f"{named}. Name them without other dots: {first_few(images)}")]
+    texts = clean_captions(_sample_texts(files))
+    return [Row(label, files[suffix], texts) for suffix in images[:1]]
+
+
+def _sample_texts(files: dict[str, bytes]) -> list[str]:
+    """The captions of a sample: what its metadata calls so, or its text."""
+    fields: dict[str, Any] = {}
+    with suppress(ValueError, RecursionError):
+        metadata = json.loads(files.get(".json", b"{}"))
+        fields = metadata if isinstance(metadata, dict) else {}
+    if ".txt" in files:
+        fields["text"] = files[".txt"].decode("utf-8", "replace")
     named = [name for name in fields if name.lower().startswith("caption")]
-    named += [name for name in fields if name in CAPTION_COLUMNS]
+    named = named or [name for name in fields if name.lower() in CAPTION_COLUMNS][:1]
     wanted = named if config.CAPTION_COLUMN is None else [config.CAPTION_COLUMN]
-    texts = cell_texts([fields.get(name) for name in wanted])
-    return [Row(label, images[0], texts)] if images else []
+    return cell_texts([fields.get(name) for name in wanted])

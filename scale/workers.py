@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import config
 from caption_embedder import load_caption_embedder
 from image_embedder import ImageEmbedder, load_image_embedder
 from prompt_generator import build_prompts
+from scale.captions import caption_schema
 from scale.cluster import TRIES, failure_handed_on
 from scale.entries import Entry, Found, number_of
 from scale.gallery import Gallery
@@ -149,11 +151,11 @@ def _seen(row: Row, image: Image.Image, vector: np.ndarray | PipelineError) -> S
 
 
 def each_if_not_all(
-    run: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any]
+    run: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any], most: float = IN_A_ROW
 ) -> list[Any]:
     """`run(items)`; where a model fails, of each item alone, with the error in its place.
 
-    Raises the error where several items in a row fail, or a server: the fault is not theirs.
+    Raises the error where `most` items in a row fail, or a server: the fault is not theirs.
     """
     try:
         return list(run(items)) if items else []
@@ -163,12 +165,11 @@ def each_if_not_all(
         if len(items) == 1:
             return [error]
     results: list[Any] = []
+    failed = 0  # one after another
     for item in items:
         results += each_if_not_all(run, [item])
-        if all(
-            isinstance(result, PipelineError)
-            for result in ([None] * IN_A_ROW + results)[-IN_A_ROW:]
-        ):
+        failed = failed + 1 if isinstance(results[-1], PipelineError) else 0
+        if failed == most:
             raise results[-1]
     return results
 
@@ -190,21 +191,21 @@ class Indexer(Worker):
         hashes = [hashlib.sha256(row.image or b"").hexdigest() for row in rows]
         known = self.gallery.known(hashes)
         new = [row for row, key in zip(rows, hashes, strict=True) if key not in known]
-        seen = self.embed_images(new)
-        failed = {row.id: row.error for row in seen if isinstance(row, Row)}
-        entries = dict(known)
-        for one in seen:
-            if isinstance(one, Seen) and one.key not in entries:
-                entries[one.key] = Entry(one.key, one.vector, one.row.id, number_of(one.key))
+        seen = iter(self.embed_images(new))
+        entries, errors = dict(known), []
         for row, key in zip(rows, hashes, strict=True):
+            one = row if key in known else next(seen)
+            errors.append(one.error if isinstance(one, Row) else None)
+            if isinstance(one, Seen):
+                entries.setdefault(key, Entry(key, one.vector, row.id, number_of(key)))
             if key in entries:
                 entries[key] = merged(entries[key], row)
         changed = [entry for key, entry in entries.items() if known.get(key) is not entry]
         texts = [text for entry in changed for text in entry.texts().values()]
         self.gallery.put(changed, self.embed_texts(texts))
         return [
-            {"id": row.id, "known": key in known, "error": failed.get(row.id)}
-            for row, key in zip(rows, hashes, strict=True)
+            {"id": row.id, "known": key in known, "error": error}
+            for row, key, error in zip(rows, hashes, errors, strict=True)
         ]
 
 
@@ -243,14 +244,12 @@ class Captioner(Worker):
 
     def work(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         seen = self.embed_images(rows)
-        good = [one for one in seen if isinstance(one, Seen)]
-        written = {one.row.id: cells for one, cells in zip(good, self._caption(good), strict=True)}
+        written = iter(self._caption([one for one in seen if isinstance(one, Seen)]))
         results = []
-        for one in seen:
-            row = one.row if isinstance(one, Seen) else one
-            cells = written.get(row.id, {})
+        for row, one in zip(rows, seen, strict=True):
+            cells = next(written) if isinstance(one, Seen) else {"error": one.error}
             image = {"bytes": row.image, "path": None}
-            start = {"id": row.id, "path": row.id, "image": image, "error": row.error}
+            start = {"id": row.id, "path": row.id, "image": image}
             results.append({**start, "models": self.models, **cells})
         return results
 
@@ -258,11 +257,14 @@ class Captioner(Worker):
         """The cells of images that could be read."""
         if not seen:
             return []
+        assert self.job.vlm is not None
         vectors, keys = np.stack([one.vector for one in seen]), [one.key for one in seen]
         found = self.gallery.neighbors(vectors, keys, self.sources)
         prompts = build_prompts([[hit.neighbor for hit in hits] for hits in found])
         pairs = [(one.image, prompt) for one, prompt in zip(seen, prompts, strict=True)]
-        captions = each_if_not_all(self._write, pairs)
+        # A server that refuses an image has been asked for another one: see ServedCaptioner.
+        most = IN_A_ROW if self.job.vlm.server is None else math.inf
+        captions = each_if_not_all(self._write, pairs, most)
         good = [clean_text(caption) for caption in captions if isinstance(caption, str)]
         embedded, shown = self.embed_texts(good), self.vlm.shown(prompts)
         cells = []
@@ -285,19 +287,3 @@ def _as_cell(found: Found) -> dict[str, Any]:
     neighbor = found.neighbor
     numbers = {"key": found.key, "index": neighbor.index, "similarity": neighbor.similarity}
     return {**numbers, "caption": neighbor.caption, "image": neighbor.image}
-
-
-def caption_schema() -> Any:
-    """The columns of the Parquet files that captions are written to.
-
-    The project's loader takes `image` and `caption` for a dataset's.
-    """
-    import pyarrow as pa
-
-    text, vector = pa.string(), pa.list_(pa.float32())
-    image = pa.struct([("bytes", pa.binary()), ("path", text)])
-    numbers = [("key", text), ("index", pa.int64()), ("similarity", pa.float64())]
-    neighbor = pa.struct([*numbers, ("caption", text), ("image", text)])
-    columns = [("id", text), ("key", text), ("path", text), ("image", image), ("caption", text)]
-    columns += [("vector", vector), ("text_vector", vector), ("neighbors", pa.list_(neighbor))]
-    return pa.schema([*columns, ("prompt", text), ("error", text), ("models", text)])

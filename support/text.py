@@ -22,4 +22,5 @@ def first_few(lines: Sequence[str], limit: int = 5) -> str:
 
 def without_credentials(url: str) -> str:
     """`url` without user, password and query, any of which may be a secret."""
-    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
+    # Up to the last "@": a password may hold any of the other signs.
+    return re.split(r"[?#]", re.sub(r"//.*@", "//", url))[0]

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -224,6 +225,47 @@ def test_captions_come_from_a_server_and_the_run_goes_on_when_it_is_back(
         assert answered[row["prompt"]] >= 1
 
 
+def test_what_a_server_refuses_costs_no_others_and_captions_stay(demo_system, lite, tmp_path):
+    index = ("index", demo_system.databases, lite.url, "--name", "refused")
+    status, _, stderr = run_scale(*index)
+    assert status == 0, stderr
+    of_gallery = demo_system.system.dataset_loader.get_training_data()[0]
+    samples = [*demo_system.experiments[:7], of_gallery]
+    photos = [Path(sample.label).read_bytes() for sample in samples]
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for name, data in zip("abacdefg", photos, strict=True):  # two of one name
+            info = tarfile.TarInfo(f"{name}.jpg")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    pixels = [Image.open(io.BytesIO(data)).convert("RGB").tobytes() for data in photos]
+
+    def answer(request):
+        refuses = request.image.tobytes() in pixels[3:6]
+        return Reply(400, {"error": "content filter"}) if refuses else colour_of(request)
+
+    out = tmp_path / "out"
+    command = ("caption", tmp_path / "photos.tar", out, "--gallery", lite.url, "--name", "refused")
+    with VlmServer(answer) as server:
+        status, stdout, stderr = run_scale(*command, "--add", "--vlm-server", server.url)
+    assert (status, stdout) == (1, f"Captioned: 5 images of 8 in {out}\n")
+    assert "3 images failed: " in stderr and "content filter" in stderr
+    rows = {row["key"]: row for row in written(out)}
+    keys = [sample.content_hash for sample in samples]
+    assert [rows[key]["image"]["bytes"] for key in keys] == photos
+    assert [bool(rows[key]["error"]) for key in keys] == [False] * 3 + [True] * 3 + [False] * 2
+    names = [rows[key]["id"].rpartition("/")[2] for key in keys]
+    assert names == ["a", "b", "a[2]", "c", "d", "e", "f", "g"]
+
+    def texts():
+        known = open_gallery(lite.url, "refused").known(keys)
+        return {key: known[key].generated for key in keys if key in known}
+
+    captions = {key: row["caption"] for key, row in rows.items() if row["caption"]}
+    assert texts() == captions and len(captions) == 5
+    status, _, stderr = run_scale(*index)  # of databases that know nothing of these captions
+    assert (status, texts()) == (0, captions), stderr
+
+
 def test_search_prints_as_main_does(demo_system, gallery_url):
     wanted = ("--name", "demo", "--top-k", "3")
     status, stdout, _ = run_scale("search", gallery_url, "a small dog late at night", *wanted)
@@ -349,7 +391,8 @@ def test_a_gallery_of_lite_outlives_its_server(lite, monkeypatch):
 
 def test_an_image_that_kills_its_process_is_given_up(demo_system, milvus, tmp_path, settings):
     from scale import cluster
-    from scale.rows import find_parts, open_rows, read_images
+    from scale.parts import find_parts
+    from scale.rows import open_rows, read_images
     from scale.workers import Job
     from tests.scale_poison import Poisoned
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import socket
 import tarfile
 import threading
@@ -12,13 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scale.captions import Output
 from scale.cluster import TRIES, Attempts
 from scale.entries import Entry, cut, number_of, ranked, ranked_by_caption
-from scale.rows import Row, _reader, as_rows, find_parts, read_images
+from scale.identity import Address
+from scale.moving import is_databases
+from scale.parts import find_parts
+from scale.places import is_below, suffix_of
+from scale.rows import Row, _reader, as_rows, read_images
 from scale.workers import each_if_not_all, merged
 from similarity_search import Pool
 from support.candidates import Candidate
 from support.errors import PipelineError, SettingError
+from support.records import ModelRef
 from tests.helpers import make_photos, picture, run_here, run_python
 from tests.scale_servers import free_port
 
@@ -117,6 +124,111 @@ def test_a_later_table_without_an_image_column_is_an_error_of_its_own(tmp_path, 
     assert second.id == f"{tmp_path}/b.parquet" and "has 0 image columns" in second.error
 
 
+def _tar(path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_odd_samples_cost_no_others(tmp_path, settings):
+    deep = b'{"a":' * 100_000
+    files = {"a.json": b'[[1, "x"]]', "a.png": png(0), "b.json": deep, "b.png": png(1)}
+    files |= {"c.json": b'{"caption": "\\ud800 dog", "text": "no"}', "c.png": png(2)}
+    files |= {"._d.png": b"macOS", "d.png": png(3), "d.txt": b"a cat", "d.json": b'{"text": 1}'}
+    files |= {"photo.2024.05.PNG": png(4), "e.v1.png": png(5), "e.v2.png": png(6)}
+    _tar(tmp_path / "odd.tar", files)
+    rows = {row.id.rpartition("/")[2]: row for row in rows_of(tmp_path / "odd.tar")}
+    assert [rows[name].image for name in "abcd"] == [png(n) for n in range(4)]
+    texts = [rows[name].captions for name in "abcd"]
+    assert texts == [[], [], ["\ufffd dog"], ["a cat"]]
+    assert rows["photo"].image == png(4)
+    assert "2 images differ in what follows the first dot" in rows["e"].error and len(rows) == 6
+
+
+def test_samples_of_one_name_are_told_apart(tmp_path, settings):
+    with tarfile.open(tmp_path / "twice.tar", "w") as tar:
+        for name, seed in (("a.png", 1), ("b.png", 2), ("a.png", 3)):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(seed))
+            tar.addfile(info, io.BytesIO(png(seed)))
+    rows = rows_of(tmp_path / "twice.tar")
+    assert [row.id.rpartition("/")[2] for row in rows] == ["a", "b", "a[2]"]
+    assert [row.image for row in rows] == [png(1), png(2), png(3)]
+
+
+def test_uris_are_quoted_and_keep_their_query(tmp_path, settings):
+    folder = tmp_path / "a b" / "c #1"
+    folder.mkdir(parents=True)
+    (folder / "x ?%41.png").write_bytes(png(1))
+    (folder / "._x.png").write_bytes(b"macOS")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "y.png").write_bytes(png(2))
+    (row,) = rows_of(f"file://{tmp_path}/a%20b")
+    assert row.image == png(1) and row.error is None
+    assert row.id == f"file://{tmp_path}/a%20b/c%20%231/x%20%3F%2541.png"
+    assert suffix_of("s3://b/a.JPG?region=x.y") == ".jpg"
+    assert is_below("s3://b/photos/out", "s3://b/photos/?region=x")
+    assert not is_below("s3://b/photos-out", "s3://b/photos")
+
+
+@pytest.mark.parametrize("place", ["s3://KEY:HUSH/HUSH@bucket/a", "s3://KEY:HUSH@bucket/a"])
+def test_secrets_in_uris_are_neither_taken_nor_shown(place, settings):
+    for refused in (lambda: find_parts(place, 5), lambda: Output(place, "photos")):
+        with pytest.raises(SettingError) as error:
+            refused()
+        assert "HUSH" not in str(error.value) and "@" not in str(error.value)
+
+
+def test_what_is_not_read_beside_tables_is_named(tmp_path, settings, caplog):
+    photos = make_photos(tmp_path / "photos", 2)
+    (photos / "captions.txt").unlink()
+    pq.write_table(pa.table({"image": [png(1)], "caption": ["a dog"]}), photos / "a.parquet")
+    assert find_parts(str(photos), 5) == [str(photos / "a.parquet")]
+    assert "left out: 2 .png" in caplog.text
+    (single,) = find_parts(str(photos / "p00.png"), 5)
+    assert single == [Row(str(photos / "p00.png"))]
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path, settings):
+    pq.write_table(pa.table({"image": [png(1)]}), tmp_path / "a.parquet")
+    settings.IMAGE_COLUMN = "photo"
+    with pytest.raises(SettingError, match=r"--image-column\) is 'photo', but .* has: \['image'\]"):
+        find_parts(str(tmp_path), 5)
+
+
+# --- The folder of results ------------------------------------------------------------------------
+def claimed(out, source) -> Output:
+    address = Address("http://m:1", "g", ModelRef("clip", "", "1"), ModelRef("text", "", "1"))
+    output = Output(str(out), str(source))
+    output.claim(address, ModelRef("vlm", "", "1"))
+    return output
+
+
+def test_results_are_kept_apart_from_their_source_and_from_others(tmp_path, settings):
+    for out in (tmp_path / "photos" / "out", tmp_path / "photos"):
+        with pytest.raises(SettingError, match="lies in SOURCE"):
+            claimed(out, tmp_path / "photos")
+    output = claimed(tmp_path / "out", tmp_path / "photos")
+    assert output.summary() == (0, [])  # a source without images
+    with pytest.raises(PipelineError, match="Another program writes captions to"):
+        claimed(tmp_path / "out", tmp_path / "photos")
+    output._held.release()
+    claimed(tmp_path / "out", tmp_path / "photos")._held.release()
+    settings.TOP_K_SIMILAR = 3
+    with pytest.raises(SettingError, match="never mixed"):
+        claimed(tmp_path / "out", tmp_path / "photos")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "mine.parquet")
+    with pytest.raises(SettingError, match="Parquet files of something else: mine"):
+        claimed(tmp_path, "/elsewhere")
+
+
+def test_a_folder_with_a_file_called_as_a_database_is_none(tmp_path):
+    (tmp_path / "captions.json").write_text("{}")
+    assert not is_databases(str(tmp_path))
+
+
 # --- Ranking --------------------------------------------------------------------------------------
 def test_candidates_are_ranked_as_a_pool_ranks_them(settings):
     random = np.random.default_rng(0)
@@ -187,6 +299,8 @@ def test_one_bad_item_fails_alone_and_many_end_the_run():
     assert each_if_not_all(run, []) == []
     with pytest.raises(PipelineError, match=r"bad \[-4\]"):
         each_if_not_all(run, [1, -1, 3, -2, -3, -4, 5])
+    results = each_if_not_all(run, [1, -1, 3, -2, -3, -4, 5], math.inf)
+    assert (results[6], str(results[5])) == (10, "bad [-4]")
 
 
 def test_attempts_that_did_not_end_are_counted():
@@ -203,10 +317,15 @@ def test_attempts_that_did_not_end_are_counted():
         (["search", "http://x"], "give a text or --image"),
         (["search", "http://x", "dog", "--name", "a-b"], "--name is 'a-b'"),
         (["index", "photos"], "required: MILVUS"),
-        (["index", "photos", "http://x", "--workers", "0"], "--workers"),
+        (["index", "photos", "http://x", "--workers", "0"], "from 1 to less than 1,000,000"),
+        (["index", "photos", "http://x", "--batch", "0.5"], "'0.5'; it must be a whole number"),
+        (["index", "", "http://x"], "SOURCE is ''"),
+        (["caption", "photos", "", "--gallery", "http://x"], "OUT is ''"),
+        (["search", "http://x:1", " "], "is empty"),
         (["caption", "photos", "out"], "--gallery"),
         (["search", "localhost:19530", "dog"], "no address of a Milvus server"),
         (["search", "http://user:secret@x:1", "dog"], "no address of a Milvus server"),
+        (["search", "http://x:1?token=secret", "dog"], "no address of a Milvus server"),
     ],
 )
 def test_wrong_commands_have_status_2(arguments, said, settings):

@@ -25,6 +25,7 @@ from support.errors import ServerError, SettingError
 from support.hub.revisions import locate
 from support.server import captioner, retries
 from support.server.captioner import served_model
+from support.text import without_credentials
 from tests.helpers import ROOT, forget, picture, run_python, words_of
 from tests.vlm_server import MODEL, Reply, VlmServer, colour_of, completion, model_list
 from vlm_captioner import load_captioner
@@ -511,3 +512,8 @@ def demo_prompts() -> tuple[list[Image.Image], list[str]]:
     samples = system.dataset_loader.get_experiment_data()
     batch = prepare(samples, images, system.pool(images.vectors))
     return list(batch.images), list(batch.prompts)
+
+
+@pytest.mark.parametrize("secret", ["SECRET", "SEC/RET", "SEC?RET", "SEC#RET", "SEC@RET"])
+def test_no_part_of_a_password_is_shown(secret):
+    assert without_credentials(f"http://user:{secret}@host:1/v1?x=1") == "http://host:1/v1"

@@ -196,7 +196,8 @@ def _listed_models(server: str) -> list[str]:
         if response.status_code == 500:  # `transformers serve` where there is no cache folder
             return []
         hf_raise_for_status(response)
-        return [clean_text(model["id"]) for model in response.json()["data"]]
+        names = [clean_text(model["id"]) for model in response.json()["data"]]
+        return list(dict.fromkeys(names))
 
     try:
         return persist(request, server, threading.Event(), LIST_ATTEMPTS)
