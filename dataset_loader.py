@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 
 from tqdm import tqdm
 
@@ -74,12 +75,13 @@ class DatasetLoader:
         count = len(self._experiments)
         if not count:
             raise SettingError(NOT_SPLIT)
-        if not isinstance(index, int) or not 0 <= index < count:
+        whole = isinstance(index, Integral) and not isinstance(index, bool)  # NumPy's too
+        if not whole or not 0 <= index < count:
             raise SettingError(
                 f"The experiment index is {index!r}; it must be a whole number from 0 to "
                 f"{count - 1}."
             )
-        return self._experiments[index]
+        return self._experiments[int(index)]
 
 
 def load_and_split_dataset(
@@ -255,6 +257,12 @@ def _too_few(captioned: int, count: int, names: ResolvedNames) -> str:
             f"captioned: main.py{own} --image '{names.dataset}'"
             if names.own_dataset
             else ""
+        )
+    if config.TOTAL_SAMPLES is not None and captioned <= config.TOTAL_SAMPLES == count:
+        return (
+            f"TOTAL_SAMPLES (--total-samples) takes {count} images of '{names.dataset}', "
+            f"EXPERIMENT_SAMPLES {config.EXPERIMENT_SAMPLES} of these, and the gallery needs at "
+            "least one. Raise the first, or lower the second (--experiment-samples)."
         )
     proposed = max(1, captioned // 5)
     which = "" if captioned == count else " with captions"

@@ -9,6 +9,7 @@ python main.py evaluate              with retrieval against without, and the bas
 python main.py status                what the databases hold; also: export, forget, adopt
 """
 
+import cli.interrupts  # noqa: F401 - before all others
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -321,8 +322,7 @@ def _evaluate_command(arguments: Namespace) -> int:
 
 
 def _housekeeping_command(arguments: Namespace) -> int:
-    output.print_lines(keep_house(resolve_names(demo.EMBEDDED, needed=()), arguments))
-    return 0
+    return output.print_lines(keep_house(resolve_names(demo.EMBEDDED, needed=()), arguments))
 
 
 if __name__ == "__main__":

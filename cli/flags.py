@@ -4,7 +4,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import config
@@ -37,7 +37,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if arguments.command == "export" and arguments.folder is None and len(left) == 1:
         arguments.folder = left.pop()  # argparse takes it beside the form only
     if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        hint = '; a text needs quotes: "a red dog"' if arguments.command == "search" else ""
+        parser.error(f"unrecognized arguments: {' '.join(left)}{hint}")
     if arguments.command == "caption":
         _check_caption(parser, arguments)
     if hasattr(arguments, "recaption") and not (arguments.all or arguments.image):
@@ -225,9 +226,20 @@ def add_switch(group: argparse._ActionsContainer, flag: str, text: str) -> None:
     group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
-def _number_or_all(text: str) -> int | None:
-    """A whole number, or "all" for None."""
-    return None if text == "all" else int(text)
+def _converter(setting: Setting) -> Callable[[str], Any]:
+    """What makes a value of a word; for numbers that have it, "all" is None."""
+    kind: Any = float if isinstance(setting.kind, tuple) else setting.kind
+
+    def convert(text: str) -> Any:
+        if text == "all" and kind is int and setting.optional:
+            return None
+        try:
+            return kind(text)
+        except ValueError as error:
+            allowed = setting.allowed().replace("None", "all")
+            raise argparse.ArgumentTypeError(f"{text!r}; it must be {allowed}") from error
+
+    return convert
 
 
 def add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
@@ -246,13 +258,10 @@ def add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
     default = getattr(config, setting.name, None)
     shown = "" if default is None else f" ({default})"
     metavars: dict[Any, str] = {int: "N", NUMBER: "X"}
-    convert: Any = float if isinstance(setting.kind, tuple) else setting.kind
-    if setting.kind is int and setting.optional:
-        convert = _number_or_all
     group.add_argument(
         setting.flag,
         dest=setting.name,
-        type=convert,
+        type=_converter(setting),
         metavar=None if setting.choices else metavars.get(setting.kind, "NAME"),
         choices=setting.choices or None,
         default=argparse.SUPPRESS,

@@ -62,10 +62,11 @@ def print_found(text: str, images: Sequence[SimilarImage], arguments: Namespace)
             log.info("Nothing was found.")
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Prints lines."""
+def print_lines(lines: Iterable[str]) -> int:
+    """Prints lines; the exit status is that of success."""
     for line in lines:
         print(printable(line))
+    return 0
 
 
 def show_page(path: Path | None, arguments: Namespace) -> None:

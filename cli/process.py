@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from cli import flags
+from cli import flags, interrupts
 from support.errors import PipelineError
 from support.log import log
 from support.storage.errors import CHECK_DISK
@@ -71,6 +71,7 @@ def _set_up_terminal(quiet: bool) -> None:
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
 
+    interrupts.hand_over()
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, terminate)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+import config
 from dataset_loader import load_and_split_dataset
 from db_manager import DatabaseManager, database_folder
 from experiments.export import export
@@ -16,6 +17,12 @@ from support.sources.known import KNOWN_HASHES, KnownHashes
 
 def keep_house(names: ResolvedNames, arguments: Namespace) -> list[str]:
     """Does what the command line asks for; lines that say what was done, or found."""
+    if hasattr(arguments, "DATASET_NAME") and names.dataset != config.DATASET_NAME:
+        raise SettingError(
+            f"'{config.DATASET_NAME}' is no folder here and no dataset in the local cache, and "
+            f"'{arguments.command}' does not turn to the demo instead. Check --dataset; for the "
+            "demo, leave it out and give --mode demo."
+        )
     if arguments.command == "adopt":
         return [adopt(names, arguments.old_folder)]
     folder = database_folder(names.label, names.database_suffix)

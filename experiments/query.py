@@ -116,7 +116,7 @@ def _checked(
     return Query(
         text="" if text is None else clean_query(text),
         image=None if image is None else own_sample(image),
-        without=tuple(clean_query(text) for text in avoided),
+        without=tuple(clean_query(text, "to avoid (--without)") for text in avoided),
         by=by,
         within=_checked_scope(within),
         min_similarity=min_similarity,
@@ -173,9 +173,9 @@ def is_text(query: PathOrImage) -> TypeGuard[str]:
     return not os.path.isfile(query) and not has_image_suffix(query)  # noqa: PTH113
 
 
-def clean_query(text: str) -> str:
-    """A text query as it is embedded. Raises SettingError for an empty one."""
+def clean_query(text: str, role: str = "to search for") -> str:
+    """A text as it is embedded. Raises SettingError for an empty one."""
     text = clean_text(text).strip()
     if not text:
-        raise SettingError("The text to search for is empty.")
+        raise SettingError(f"The text {role} is empty.")
     return text

@@ -45,6 +45,8 @@ def _vectors_line(path: Path, wanted: set[str]) -> str:
         return f"Vectors of {what}: {error}"
     missing = len(wanted - keys)
     left = f"{missing:,} not embedded yet" if missing else "all embedded"
+    if missing and what == "captions":
+        left += " (people's captions of experiments never are)"
     model = read_header(path).get("model")
     return f"Vectors of {what} by {model}: {len(keys):,}, {_size(path.stat().st_size)}; {left}"
 

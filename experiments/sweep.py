@@ -126,6 +126,8 @@ def _setting_named(name: str, text: str) -> Setting:
     found = next((setting for setting in swept if setting.name == name.upper()), None)
     if found is None:
         why = NOT_SWEPT.get(name.upper())
+        known = any(setting.name == name.upper() for setting in SETTINGS)
+        why = why or ("it decides no caption" if known else None)
         reason = f"{name} cannot be swept over: {why}" if why else f"'{name}' is no setting"
         raise SettingError(
             f"--sweep '{text}': {reason}. Allowed, because they decide captions: "

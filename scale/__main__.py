@@ -5,6 +5,7 @@ python -m scale caption SOURCE OUT --gallery MILVUS      caption images, into Pa
 python -m scale search MILVUS "a dog" | --image p.jpg    find images
 """
 
+import cli.interrupts  # noqa: F401 - before all others
 import os
 import sys
 from argparse import Namespace

@@ -12,7 +12,7 @@ import pytest
 import config
 from support.errors import SettingError
 from support.settings import SETTINGS, Setting, caption_settings, check_settings
-from tests.helpers import ROOT, make_photos, picture, run_python, words_of
+from tests.helpers import ROOT, make_photos, picture, run_main, run_python, words_of
 
 
 def test_help_answers_fast_without_torch():
@@ -60,7 +60,10 @@ def test_own_files_and_folders_with_bad_ones_named_at_the_end(command, tmp_path)
     [
         (["--index", "3"], ["3", "0 to 2"]),
         (["--index", "-1"], ["-1", "from 0"]),
-        (["--index", "two"], ["two", "--index"]),
+        (["--index", "two"], ["two", "--index", "a whole number from 0"]),
+        (["--top-k", "1e9"], ["--top-k", "'1e9'", "a whole number from 1"]),
+        (["--total-samples", "some"], ["'some'", "or all"]),
+        (["search", "a", "red", "dog"], ["red dog", 'a text needs quotes: "a red dog"']),
         (["--top-k", "0"], ["--top-k", "0", "from 1"]),
         (["--temperature", "-1"], ["--temperature", "-1", "0 to 10"]),
         (["--mode", "offline"], ["offline", "auto", "hub", "demo"]),
@@ -78,7 +81,7 @@ def test_own_files_and_folders_with_bad_ones_named_at_the_end(command, tmp_path)
         (["search", "a", "--by", "smell"], ["invalid choice", "look"]),
         (["search", "a", "--image", "b.jpg", "--by", "caption"], ["--by caption", "look"]),
         (["search", "a", "--in", "nowhere"], ["--in", "gallery", "nowhere"]),
-        (["search", "a", "--without", " "], ["empty"]),
+        (["search", "a", "--without", " "], ["to avoid (--without) is empty"]),
     ],
 )
 def test_wrong_flags_are_named_with_what_is_allowed(command, flags, words):
@@ -175,6 +178,33 @@ def test_a_stopped_run_says_so_and_the_next_one_goes_on(
     assert "Stopped" in errors and "Traceback" not in errors
     done = command(dataset=str(photos))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("command", [["main.py"], ["-m", "scale"]])
+def test_a_command_that_is_stopped_while_it_is_imported(tmp_path, command, name, status):
+    stop = f"import os, signal; os.kill(os.getpid(), signal.{name}); print('went on')"
+    (tmp_path / "numpy.py").write_text(stop)  # what is imported early
+    done = run_python(*command, "search", "x", "dog", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == "Stopped. What was done is saved.\n"
+
+
+def test_another_program_that_imports_it_keeps_its_signals():
+    code = "import signal, main; print(signal.getsignal(signal.SIGINT).__name__)"
+    assert run_python("-c", code).stdout == "default_int_handler\n"
+
+
+@pytest.mark.parametrize("name", ["typo", "owner/typo"])
+def test_the_demo_does_not_stand_for_a_named_dataset_unsaid(name, settings, tmp_path):
+    flags = ("--mode", "demo", "--db-dir", str(tmp_path), "--dataset", name)
+    for words in (["forget", "1"], ["status"], ["export", "jsonl", str(tmp_path / "out")]):
+        done = run_main(*words, *flags)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert f"'{name}' is no folder here" in done.stderr
+    done = run_main("search", "a red dog", *flags)
+    assert done.returncode == 0 and "The dataset is the demo's" in done.stderr
 
 
 def test_results_for_a_reader_that_goes_away():

@@ -177,6 +177,22 @@ def test_a_new_photo_disturbs_the_order_of_no_other(settings, photos):
     assert [key for key in after if key in before] == before
 
 
+def test_total_samples_that_leave_no_gallery_are_named(settings, photos):
+    settings.DATASET_NAME, settings.EXPERIMENT_SAMPLES = str(photos), 3
+    settings.TOTAL_SAMPLES = 3
+    with pytest.raises(SettingError, match=r"^TOTAL_SAMPLES \(--total-samples\) takes 3 images"):
+        load_and_split_dataset()
+
+
+def test_the_index_may_be_of_numpy(settings, photos):
+    settings.DATASET_NAME, settings.EXPERIMENT_SAMPLES = str(photos), 3
+    loader = load_and_split_dataset()
+    assert loader.experiment(np.int64(1)) is loader.experiment(1)
+    for index in (True, 1.0, "1", np.int64(3)):
+        with pytest.raises(SettingError, match="it must be a whole number from 0 to 2"):
+            loader.experiment(index)
+
+
 def test_total_samples_keeps_the_first_of_the_rank(settings, photos):
     whole = order(load(settings, photos))
     settings.TOTAL_SAMPLES = 7

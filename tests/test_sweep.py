@@ -41,7 +41,7 @@ def test_settings_and_values_are_read(texts, values):
     ("texts", "said"),
     [
         (["TOP_K=1,2"], ["'TOP_K' is no setting", "TOP_K_SIMILAR"]),
-        (["DEVICE=cpu"], ["DEVICE", "Allowed, because they decide captions"]),
+        (["DEVICE=cpu"], ["over: it decides no caption", "Allowed, because they decide captions"]),
         (["RANDOM_SEED=1,2"], ["it decides which images are captioned"]),
         (["USE_GENERATED_AS_CONTEXT=True,False"], ["original captions only"]),
         (["TOP_K_SIMILAR"], ["names no values", "TOP_K_SIMILAR=VALUE"]),

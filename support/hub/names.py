@@ -23,6 +23,7 @@ SETTINGS_OF_MODELS = {  # kind -> the settings that name the model and its revis
     "text": ("CAPTION_EMBEDDING_MODEL", "CAPTION_EMBEDDING_REVISION"),
     "clip_score": ("CLIPSCORE_MODEL_NAME", "CLIPSCORE_REVISION"),
 }
+FIRST_DATASET = "jxie/flickr8k"  # config.DATASET_NAME before anybody changed it
 MODEL_FILES = ("config.json", "modules.json")  # a model's folder holds one of them
 
 
@@ -121,11 +122,22 @@ def _demo_names(demo: Demo, dataset: str | None, own_images: bool) -> ResolvedNa
             "make little sense."
         )
     if dataset is None:
+        _tell_of_other_dataset()
         return ResolvedNames("demo", str(demo.prepare_dataset()), demo.model, demo.label)
     label = _local_label(dataset, demo)
     if label == demo.label:
         return ResolvedNames("demo", dataset, demo.model, label)
     return ResolvedNames("demo", dataset, demo.model, label, demo.database_suffix, True)
+
+
+def _tell_of_other_dataset() -> None:
+    """Says that the demo's dataset stands for another one, in mode "demo"; "auto" has said it."""
+    name = config.DATASET_NAME
+    if config.MODE == "demo" and name != FIRST_DATASET:
+        _warn_once(
+            f"Mode demo: '{name}' is no folder here, and this mode asks no Hub. The dataset is the "
+            "demo's."
+        )
 
 
 def _local_label(dataset: str, demo: Demo) -> str:
