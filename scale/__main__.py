@@ -78,6 +78,7 @@ def _caption(arguments: Namespace) -> int:
     gallery.open()
     vlm = _model("vlm")
     out.claim(gallery.address, vlm)
+    out.forget_errors()
     out.keep_checkpoints(rows)
     job = Job(gallery.address, vlm, cluster.new_attempts())
     with cluster.errors_explained(job.attempts):

@@ -17,6 +17,7 @@ from support.settings import changed_settings
 from support.text import first_few
 
 AT_ONCE = 500
+FINISHED = ".finished"  # the folder of Ray's checkpoints
 
 
 class Summary(NamedTuple):
@@ -99,13 +100,43 @@ class Output:
                 f"{first_few(others)}. Name another folder."
             )
 
+    def forget_errors(self) -> None:
+        """Takes out the rows with an error, so that their images are tried again.
+
+        First out of what is finished: where that is all that was done, the next run does the rest.
+        """
+        from pyarrow.compute import field
+
+        failed = self._dataset().to_table(["id"], filter=field("error").is_valid())["id"]
+        if len(failed):
+            self._keep_rows(f"{self._inside}/{FINISHED}", ~field("id").isin(failed))
+            self._keep_rows(self._inside, field("error").is_null())
+
+    def _keep_rows(self, folder: str, kept: Any) -> None:
+        """Leaves those rows in a folder's Parquet files for which the expression `kept` is true."""
+        from pyarrow.dataset import dataset
+        from pyarrow.fs import FileSelector
+        from pyarrow.parquet import write_table
+
+        for info in self._system.get_file_info(FileSelector(folder, allow_not_found=True)):
+            if not info.base_name.endswith(".parquet"):
+                continue
+            rows = dataset(info.path, filesystem=self._system, format="parquet")
+            left = rows.count_rows(filter=kept)
+            if not left:
+                self._system.delete_file(info.path)
+            elif left < rows.count_rows():
+                with self._system.open_output_stream(f"{folder}/.rewritten") as file:
+                    write_table(rows.to_table(filter=kept), file)
+                self._system.move(f"{folder}/.rewritten", info.path)
+
     def keep_checkpoints(self, rows: Any) -> None:
         """Lets Ray leave out those of `rows` that were finished before."""
         from ray.data.checkpoint import CheckpointConfig
 
         checkpoints = CheckpointConfig(
             id_column="id",
-            checkpoint_path=f"{self._folder}/.finished",
+            checkpoint_path=f"{self._folder}/{FINISHED}",
             delete_checkpoint_on_success=False,
         )
         checkpoints.checkpoint_actor_pool_max_size = 1  # of the CPUs that are left for this

@@ -246,6 +246,7 @@ def test_what_a_server_refuses_costs_no_others_and_captions_stay(demo_system, li
     out = tmp_path / "out"
     command = ("caption", tmp_path / "photos.tar", out, "--gallery", lite.url, "--name", "refused")
     with VlmServer(answer) as server:
+        port = server.url.rpartition(":")[2].partition("/")[0]
         status, stdout, stderr = run_scale(*command, "--add", "--vlm-server", server.url)
     assert (status, stdout) == (1, f"Captioned: 5 images of 8 in {out}\n")
     assert "3 images failed: " in stderr and "content filter" in stderr
@@ -262,6 +263,16 @@ def test_what_a_server_refuses_costs_no_others_and_captions_stay(demo_system, li
 
     captions = {key: row["caption"] for key, row in rows.items() if row["caption"]}
     assert texts() == captions and len(captions) == 5
+    with VlmServer() as server:  # of another address, so another run
+        status, stdout, stderr = run_scale(*command, "--vlm-server", server.url)
+        assert status == 2 and "never mixed" in stderr
+    with VlmServer(port=int(port)) as server:  # it takes all images now
+        status, stdout, stderr = run_scale(*command, "--add", "--vlm-server", server.url)
+        assert len(server.completions()) == 3
+    assert (status, stdout) == (0, f"Captioned: 8 images of 8 in {out}\n"), stderr
+    rows = {row["key"]: row for row in written(out)}
+    captions = {key: row["caption"] for key, row in rows.items()}
+    assert len(written(out)) == 8 and texts() == captions and None not in captions.values()
     status, _, stderr = run_scale(*index)  # of databases that know nothing of these captions
     assert (status, texts()) == (0, captions), stderr
 

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.dataset import dataset as pa_dataset
 
-from scale.captions import Output
+from scale.captions import Output, caption_schema
 from scale.cluster import TRIES, Attempts
 from scale.entries import Entry, cut, number_of, ranked, ranked_by_caption
 from scale.identity import Address
@@ -222,6 +223,27 @@ def test_results_are_kept_apart_from_their_source_and_from_others(tmp_path, sett
     pq.write_table(pa.table({"a": [1]}), tmp_path / "mine.parquet")
     with pytest.raises(SettingError, match="Parquet files of something else: mine"):
         claimed(tmp_path, "/elsewhere")
+
+
+def test_images_with_an_error_are_tried_again(tmp_path, settings):
+    output = claimed(tmp_path / "out", tmp_path / "photos")
+    output.forget_errors()  # of nothing
+    (tmp_path / "out" / ".finished").mkdir()
+    for name, errors in (("a", [None, "broken", None]), ("b", ["broken"]), ("c", [None])):
+        rows = [{"id": f"{name}{n}", "error": error} for n, error in enumerate(errors)]
+        table = pa.Table.from_pylist(rows, caption_schema())
+        pq.write_table(table, tmp_path / "out" / f"{name}.parquet")
+        pq.write_table(table.select(["id"]), tmp_path / "out" / ".finished" / f"{name}.parquet")
+    assert output.summary() == (5, ["broken", "broken"])
+    before = (tmp_path / "out" / "c.parquet").stat()
+    for _ in range(2):
+        output.forget_errors()
+        assert output.summary() == (3, [])
+        finished = pa_dataset(str(tmp_path / "out" / ".finished"), format="parquet").to_table()
+        assert sorted(finished["id"].to_pylist()) == ["a0", "a2", "c0"]
+    assert (tmp_path / "out" / "c.parquet").stat() == before
+    assert not (tmp_path / "out" / "b.parquet").exists()
+    output._held.release()
 
 
 def test_a_folder_with_a_file_called_as_a_database_is_none(tmp_path):
