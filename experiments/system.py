@@ -14,6 +14,7 @@ from support.candidates import Candidate, Scope, candidates
 from support.hub.revisions import locate
 from support.records import ModelRef, Models
 from support.server.captioner import served_model
+from support.settings import check_settings
 from support.storage.vectors import VectorTable
 
 Index = TypeVar("Index", ImageIndex, CaptionIndex)
@@ -29,8 +30,9 @@ class System(NamedTuple):
         """The model of a kind with its files, downloaded where they are missing.
 
         At the revision of its vectors in the databases, if there are any. The VLM is that of
-        config.VLM_SERVER, where it is set. Raises HubError, ServerError.
+        config.VLM_SERVER, where it is set. Raises HubError, ServerError, and SettingError.
         """
+        check_settings()  # a notebook may have changed one since the last call
         if kind == "vlm" and config.VLM_SERVER is not None:
             return served_model(config.VLM_SERVER)
         ref = self.dataset_loader.model(kind)

@@ -250,6 +250,18 @@ def changing_model(tiny_settings, tiny, tmp_path):
     return change
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("PROMPT_TEMPLATE", "Describe it."), ("TOP_K_SIMILAR", 0)]
+)
+def test_a_setting_changed_between_calls_is_checked(tiny_settings, name, value):
+    system = initialize_system()
+    setattr(tiny_settings, name, value)
+    with pytest.raises(SettingError, match=name):
+        run_experiment(*system)
+    with pytest.raises(SettingError, match=name):
+        search_images("a dog", *system)
+
+
 def test_a_model_folder_whose_files_changed_is_not_mixed_in(changing_model):
     initialize_system()[1].close()
     changing_model(1)
