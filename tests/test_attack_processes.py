@@ -103,7 +103,7 @@ def test_an_update_that_was_taken_back_after_a_reader_saw_it_is_forgotten(tmp_pa
     )
 
 
-@pytest.mark.parametrize("where", ["read_after", "_apply"])
+@pytest.mark.parametrize("where", ["read_after", "apply"])
 def test_an_interruption_while_reading_what_others_wrote_loses_nothing(
     tmp_path, monkeypatch, where
 ):
@@ -114,8 +114,7 @@ def test_an_interruption_while_reading_what_others_wrote_loses_nothing(
         raise KeyboardInterrupt
 
     store = second._store
-    owner = store.journal if where == "read_after" else store.snapshot
-    monkeypatch.setattr(owner, where, interrupted)
+    monkeypatch.setattr(store.journal, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         second.refresh()
     monkeypatch.undo()
