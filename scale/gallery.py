@@ -17,7 +17,7 @@ from scale.cluster import AGAIN
 from scale.entries import FIELDS, LONGEST_TEXT, Entry, Found, cut, ranked, ranked_by_caption
 from scale.identity import Address, Sizes, said
 from similarity_search import checked_k
-from support.errors import PipelineError, SettingError
+from support.errors import PipelineError, SettingError, causes
 from support.log import log
 from support.search.nearest import MARGIN
 from support.text import without_credentials
@@ -25,6 +25,7 @@ from support.text import without_credentials
 SPARE = 16  # candidates beside four times those wanted
 MOST_CANDIDATES = 16_384  # of a search, which is Milvus's limit
 SECONDS_TO_CONNECT, SECONDS_A_CALL = 10.0, 30.0
+ATTEMPTS_TO_CONNECT = 3
 PATIENCE = 180.0  # seconds; a killed Milvus was measured to answer searches again after 60
 # How far an HNSW index looks: see benchmarks/README.md for these numbers.
 HNSW = {"M": 16, "efConstruction": 128}
@@ -251,15 +252,24 @@ def _connect(url: str) -> Any:
             "http://host:19530 (a token goes into the variable MILVUS_TOKEN)."
         )
     init_log("CRITICAL")  # what it logs is raised too
-    try:
-        return MilvusClient(
-            url, token=os.environ.get("MILVUS_TOKEN", ""), timeout=SECONDS_TO_CONNECT
-        )
-    except (MilvusException, ValueError) as error:  # ValueError: no port
-        reason = getattr(error, "message", error)
-        raise GalleryError(
-            f"No Milvus server answers at {url}: {reason}. Check the address, and that it runs."
-        ) from error
+    for attempt in range(1, ATTEMPTS_TO_CONNECT + 1):
+        try:
+            token = os.environ.get("MILVUS_TOKEN", "")
+            return MilvusClient(url, token=token, timeout=SECONDS_TO_CONNECT)
+        except (MilvusException, ValueError) as error:  # ValueError: no port
+            if attempt < ATTEMPTS_TO_CONNECT and _was_idle(error):
+                time.sleep(1)
+                continue
+            reason = getattr(error, "message", error)
+            raise GalleryError(
+                f"No Milvus server answers at {url}: {reason}. Check the address, and that it runs."
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _was_idle(error: Exception) -> bool:
+    """Whether a server has only closed a connection of before, which pymilvus shares and pings."""
+    return any("Too many pings" in str(cause) for cause in causes(error))
 
 
 def _wanted() -> int:

@@ -17,6 +17,7 @@ from pyarrow.dataset import dataset as pa_dataset
 from scale.captions import Output, caption_schema
 from scale.cluster import TRIES, Attempts
 from scale.entries import Entry, cut, number_of, ranked, ranked_by_caption
+from scale.gallery import _connect
 from scale.identity import Address
 from scale.moving import is_databases
 from scale.parts import find_parts
@@ -360,6 +361,24 @@ def test_a_server_that_is_not_there_is_named(settings):
     done = scale_main("search", url, "dog")
     assert done.returncode == 1 and f"No Milvus server answers at {url}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_connection_that_was_closed_as_idle_is_made_again(monkeypatch):
+    from pymilvus.exceptions import MilvusException
+
+    tried = []
+
+    def connect(*_, **__):
+        tried.append(1)
+        if len(tried) == 1:
+            try:
+                raise OSError("UNAVAILABLE: Too many pings")
+            except OSError as error:
+                raise MilvusException(2, "server unavailable") from error
+        return "client"
+
+    monkeypatch.setattr("pymilvus.MilvusClient", connect)
+    assert _connect("http://127.0.0.1:1") == "client" and len(tried) == 2
 
 
 @pytest.mark.parametrize("answer", [None, b"HTTP/1.1 429 Too Many\r\n\r\n", b"\x00garbage\r\n"])
