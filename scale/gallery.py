@@ -252,9 +252,9 @@ def _connect(url: str) -> Any:
             "http://host:19530 (a token goes into the variable MILVUS_TOKEN)."
         )
     init_log("CRITICAL")  # what it logs is raised too
+    token = os.environ.get("MILVUS_TOKEN", "")
     for attempt in range(1, ATTEMPTS_TO_CONNECT + 1):
         try:
-            token = os.environ.get("MILVUS_TOKEN", "")
             return MilvusClient(url, token=token, timeout=SECONDS_TO_CONNECT)
         except (MilvusException, ValueError) as error:  # ValueError: no port
             if attempt < ATTEMPTS_TO_CONNECT and _was_idle(error):

@@ -58,20 +58,17 @@ def move_up(source: str, gallery: Gallery, ann: bool) -> Moved:
     texts = _caption_vectors(manager, address.text, embedder.dimension)
     entries = list(_entries(manager.captions, images))
     for part in batches(entries, AT_ONCE, "Moving images", "image"):
-        known = gallery.known([entry.key for entry in part])
-        some = [_with_captions_of(known.get(entry.key), entry) for entry in part]
+        # What `scale caption --add` has written stays, if this machine wrote nothing.
+        known = gallery.known([entry.key for entry in part if not entry.generated])
+        some = [
+            entry._replace(generated=known[entry.key].generated) if entry.key in known else entry
+            for entry in part
+        ]
         named = list(dict.fromkeys(text for entry in some for text in entry.texts().values()))
         new = [text for text in named if text not in texts]
         vectors = dict(zip(new, embedder.embed_captions(new), strict=True))
         gallery.put(some, {**vectors, **{text: texts[text] for text in named if text in texts}})
     return Moved(len(entries), len(manager.captions) - len(entries))
-
-
-def _with_captions_of(known: Entry | None, entry: Entry) -> Entry:
-    """`entry` with what `scale caption --add` has written for it, if this machine wrote nothing."""
-    if known is None or entry.generated:
-        return entry
-    return entry._replace(generated=known.generated)
 
 
 def _image_table(manager: DatabaseManager, ref: ModelRef) -> VectorTable:

@@ -29,10 +29,11 @@ def find_parts(source: str, size: int) -> list[Part]:
             if suffix == TABLES:
                 check_columns(found[0])
             return list(found)
-    rows = [Row(file) for file in files if suffix_of(file) in IMAGE_SUFFIXES]
     if is_uri(place):
         _warn_of_lists(source, files)
-    elif not expand_home(source).is_file():
+    if is_uri(place) or expand_home(source).is_file():
+        rows = [Row(file) for file in files if suffix_of(file) in IMAGE_SUFFIXES]
+    else:
         rows = _listed(source)
     if not rows:
         raise SettingError(f"'{source}' holds no Parquet files, tar archives or images.")

@@ -227,6 +227,8 @@ class Captioner(Worker):
         job = self.job
         assert job.vlm is not None
         self.vlm = load_captioner(here(job.vlm))
+        # A server that refuses an image has been asked for another one: see ServedCaptioner.
+        self.most_failures = IN_A_ROW if job.vlm.server is None else math.inf
         self.sizes = self.gallery.open(self.sizes)
         self.sources = (
             ["original", "generated"] if config.USE_GENERATED_AS_CONTEXT else ["original"]
@@ -257,14 +259,11 @@ class Captioner(Worker):
         """The cells of images that could be read."""
         if not seen:
             return []
-        assert self.job.vlm is not None
         vectors, keys = np.stack([one.vector for one in seen]), [one.key for one in seen]
         found = self.gallery.neighbors(vectors, keys, self.sources)
         prompts = build_prompts([[hit.neighbor for hit in hits] for hits in found])
         pairs = [(one.image, prompt) for one, prompt in zip(seen, prompts, strict=True)]
-        # A server that refuses an image has been asked for another one: see ServedCaptioner.
-        most = IN_A_ROW if self.job.vlm.server is None else math.inf
-        captions = each_if_not_all(self._write, pairs, most)
+        captions = each_if_not_all(self._write, pairs, self.most_failures)
         good = [clean_text(caption) for caption in captions if isinstance(caption, str)]
         embedded, shown = self.embed_texts(good), self.vlm.shown(prompts)
         cells = []
